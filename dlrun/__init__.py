@@ -1,0 +1,3 @@
+"""dlrun: a config-driven experiment runner for deep learning."""
+
+__version__ = "0.1.0"

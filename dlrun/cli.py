@@ -1,0 +1,124 @@
+"""The command line: its words, help, errors and exit codes. Imports no torch, and no Hydra until it is needed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from dlrun import __version__
+from dlrun.errors import RunFailed, UserError, choices
+
+HELP = """\
+dlrun: a config-driven experiment runner for deep learning
+
+  dlrun [train] [KEY=VALUE …]       train; `dlrun` alone trains the default, model=cnn data=digits
+  dlrun list [GROUP]                everything that can be chosen
+  dlrun info [KEY=VALUE …]          the model that would be built: layers, shapes, parameters, FLOPs
+
+Choosing and overriding (dlrun --cfg job shows every key):
+  dlrun model=lstm data=pydocs                       a choice from each config group
+  dlrun optimizer=sgd optimizer.lr=0.05 seed=1       an option of what was chosen
+  dlrun experiment=digits_cnn                        a tuned recipe
+  dlrun -m model=mlp,cnn seed=0,1,2                  one job for each combination
+
+Flags:
+  -m, --multirun                    run a job for each combination of comma-separated values
+  --cfg job|hydra|all               print the config and stop; add --resolve to fill in ${references}
+  --info [all|defaults|searchpath|…]    what Hydra made of it
+  --config-dir DIR                  a folder with your own configs, looked in first
+  --config-name NAME                another top config than config.yaml
+  --hydra-help                      Hydra's own flags
+  --version, --help
+  eval "$(dlrun -sc install=bash)"  tab completion (bash, zsh: same; fish: -sc install=fish | source)
+
+Exit codes: 0 done · 1 the run failed · 2 the command line or the config is wrong · 130 Ctrl-C · 143 SIGTERM
+"""
+
+
+def main() -> None:
+    """Entry point of the `dlrun` command."""
+    words = sys.argv[1:]
+    # Output may be piped into something that stops reading, like `head`; and names may need more than ASCII.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        sys.exit(dispatch(words))
+    except UserError as error:
+        print(f"dlrun: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("dlrun: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+
+
+def dispatch(words: Sequence[str]) -> int:
+    """Run a command; returns its exit code. Raises UserError for a wrong command line."""
+    command, rest = "train", list(words)
+    if words and words[0] in COMMANDS:
+        command, rest = words[0], list(words[1:])
+    elif words and words[0].isalpha():
+        raise UserError(f"unknown command '{words[0]}'{choices(words[0], COMMANDS)}")
+    if {"--help", "-h"} & set(rest):
+        print(HELP, end="")
+        return 0
+    if "--version" in rest:
+        print(f"dlrun {__version__}")
+        return 0
+    return COMMANDS[command](rest)
+
+
+def _train(words: Sequence[str]) -> int:
+    from dlrun.compose import JobFailed, run
+
+    if "--shell-completion" in words or "-sc" in words:
+        return _complete(words)
+    try:
+        run(words)
+    except JobFailed:
+        return 1  # the sweep has told which and why
+    except RunFailed as error:
+        return error.exit_code  # the run has told why
+    return 0
+
+
+def _complete(words: Sequence[str]) -> int:
+    """Hydra completes overrides; the command words are ours."""
+    from dlrun.compose import run
+
+    line = os.environ.get("COMP_LINE", "")
+    name, _, rest = line.partition(" ")
+    first, space, after = rest.lstrip().partition(" ")
+    if any(word.startswith("query=") for word in words):
+        if not space and first and not first.startswith("-") and "=" not in first:
+            for command in COMMANDS:
+                if command.startswith(first):
+                    print(command)
+        elif first in COMMANDS:
+            os.environ["COMP_LINE"] = f"{name} {after}"
+            os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
+    run(words)
+    return 0
+
+
+def _list(words: Sequence[str]) -> int:
+    from dlrun.commands.list import run
+
+    return run(words)
+
+
+def _info(words: Sequence[str]) -> int:
+    from dlrun.compose import compose, parse_arguments, plain
+
+    form = [word for word in words if word.startswith("format=")]
+    config = plain(compose(parse_arguments([word for word in words if word not in form])))
+    from dlrun.commands.info import run
+
+    return run(config, form[-1].partition("=")[2] if form else "text")
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"train": _train, "list": _list, "info": _info}

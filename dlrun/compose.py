@@ -1,0 +1,288 @@
+"""Hydra: from the words of a command line to a config, and from a config to a job in its folder.
+
+`hydra.main` composes twice, makes the job's folder before anything is checked, and doesn't mind if two runs share one.
+So a single run is driven here, out of Hydra's own parts, and everything else (-m, --cfg, --info, completion) by
+`hydra.main` as it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra import version
+from hydra._internal.callbacks import Callbacks
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import run_job
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from dlrun.errors import RunFailed, UserError, choices
+from dlrun.runfolder import RunFolder, new_run_id
+
+HYDRA_VERSION = "1.3"  # the behaviour we ask of Hydra, whichever version is installed
+OURS = (".hydra", "checkpoints", "dlrun.log", "summary.json")  # what a run that never began has put into its folder
+
+
+class JobFailed(RuntimeError):
+    """One job of a multirun failed; a plain message, which survives the way back from another process."""
+
+
+def conf_folder() -> Path:
+    """`conf/` inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    for folder in (package / "conf", package.parent / "conf"):
+        if folder.is_dir():
+            return folder
+    raise UserError(f"the configs of dlrun are missing: no {package / 'conf'}; install it again")
+
+
+def parse_arguments(words: Sequence[str]) -> Namespace:
+    """Hydra's own flags and the overrides; a wrong flag ends the process with exit code 2."""
+    return get_args_parser().parse_args(list(words))
+
+
+def compose(args: Namespace) -> DictConfig:
+    """The config, Hydra's own node included. Raises UserError for what can't be composed."""
+    _register_resolvers()
+    version.setbase(HYDRA_VERSION)
+    try:
+        search_path = create_config_search_path(str(args.config_path or conf_folder()))
+        if args.config_dir is not None:
+            extra = Path(args.config_dir).absolute()
+            if not extra.is_dir():
+                raise UserError(f"--config-dir: no folder {extra}")
+            search_path.prepend("command-line", f"file://{extra}", SearchPathQuery(provider="schema"))
+        GlobalHydra.instance().clear()
+        loader = Hydra.create_main_hydra2("dlrun", search_path).config_loader
+        cfg = loader.load_configuration(
+            config_name=args.config_name or "config",
+            overrides=args.overrides,
+            run_mode=RunMode.RUN,
+            validate_sweep_overrides=False,
+        )
+        if cfg.hydra.mode is None and not args.multirun:
+            parsed = _parsed(args.overrides)
+            swept = [override for override in parsed if override.is_sweep_override()]
+            if swept:
+                raise UserError(f"'{swept[0].input_line}' has several values; add -m to run one job for each")
+        return cfg
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError, AssertionError) as error:
+        raise explained(error) from error
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The config without Hydra's node, resolved, as plain values. Raises UserError for a dangling interpolation."""
+    try:
+        job = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+        whole = OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise explained(error) from error
+    return {str(key): value for key, value in whole.items()}  # type: ignore[union-attr]
+
+
+def run(words: Sequence[str]) -> None:
+    """`dlrun train`: one run, a multirun, or one of Hydra's own flags."""
+    args = parse_arguments(words)
+    if args.cfg or args.info or args.hydra_help or args.shell_completion or args.experimental_rerun:
+        _hydra_main(words)
+        return
+    cfg = compose(args)
+    if args.multirun or cfg.hydra.mode == RunMode.MULTIRUN:
+        _multirun(words, args, cfg)
+    else:
+        _single(cfg)
+
+
+def _single(cfg: DictConfig) -> None:
+    global _run_id
+    made = _make_folder(cfg)
+    path = Path(cfg.hydra.run.dir)
+    cfg.hydra.mode = RunMode.RUN
+    callbacks = Callbacks(cfg)
+    callbacks.on_run_start(config=cfg, config_name=cfg.hydra.job.config_name)
+    loader = GlobalHydra.instance().config_loader()
+    try:
+        result = run_job(
+            hydra_context=HydraContext(config_loader=loader, callbacks=callbacks),
+            task_function=_train,
+            config=cfg,
+            job_dir_key="hydra.run.dir",
+            job_subdir_key=None,
+        )
+        callbacks.on_run_end(config=cfg, config_name=cfg.hydra.job.config_name, job_return=result)
+        if isinstance(result._return_value, BaseException):  # `return_value` would print a line of its own
+            raise result._return_value
+    except (UserError, OmegaConfBaseException):
+        logging.shutdown()
+        _remove(path, made)
+        raise
+
+
+def _make_folder(cfg: DictConfig) -> list[Path]:
+    """Make the run's folder, this process's alone; returns what was made, top first. `cfg` gets its literal name."""
+    global _run_id
+    while True:
+        _run_id = new_run_id()
+        path = Path(str(cfg.hydra.run.dir))
+        if RunFolder(path).summary.exists():
+            raise UserError(f"hydra.run.dir: {path} already holds a run; choose another folder")
+        made = [folder for folder in [*reversed(path.parents), path] if not folder.exists()]
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir(exist_ok=_run_id not in path.name)  # a folder that the user names may be there already
+            if not os.access(path, os.W_OK):
+                raise PermissionError(13, "Permission denied")
+        except FileExistsError:
+            if not path.is_dir():
+                raise UserError(f"hydra.run.dir: {path} is a file") from None
+            continue  # taken in the same second with the same id
+        except OSError as error:
+            _remove(path, made)
+            raise UserError(f"hydra.run.dir: can't write to {path} ({error.strerror})") from error
+        with read_write(cfg), open_dict(cfg):
+            cfg.hydra.run.dir = str(path)
+        return made
+
+
+def _remove(path: Path, made: list[Path]) -> None:
+    """Leave nothing of a run that never began: our files, then the folders that were made for it, if they are empty."""
+    for name in OURS:
+        shutil.rmtree(path / name, ignore_errors=True) if (path / name).is_dir() else (path / name).unlink(
+            missing_ok=True
+        )
+    for folder in reversed(made):
+        try:
+            folder.rmdir()
+        except OSError:  # not there, or another run's by now
+            break
+
+
+def _multirun(words: Sequence[str], args: Namespace, cfg: DictConfig) -> None:
+    """Hydra's own multirun, in a folder that no other sweep has."""
+    words = list(words)
+    HydraConfig.instance().set_config(cfg)
+    path, made = Path(str(cfg.hydra.sweep.dir)), False
+    if not any(word.lstrip("+").startswith("hydra.sweep.dir=") for word in args.overrides):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            while not made:
+                try:
+                    path.mkdir()
+                    made = True
+                except FileExistsError:
+                    path = path.with_name(f"{path.name}-{new_run_id()}")
+        except OSError as error:
+            raise UserError(f"hydra.sweep.dir: can't write to {path} ({error.strerror})") from error
+        words.append(f"hydra.sweep.dir='{path}'")
+    try:
+        _hydra_main(words)
+    except JobFailed:
+        failed = [
+            f
+            for f in map(RunFolder, sorted(path.iterdir()))
+            if f.summary.exists() and f.read_summary()["status"] == "failed"
+        ]
+        jobs = sum(1 for f in path.iterdir() if (f / "summary.json").exists())
+        print(f"\n{len(failed)} of {jobs} jobs failed:", file=sys.stderr)
+        for folder in failed:
+            print(f"  {folder.path}  {folder.read_summary()['error']}", file=sys.stderr)
+        raise
+    finally:
+        if made:
+            _remove(path, [path.parent.parent, path.parent, path])
+
+
+def _hydra_main(words: Sequence[str]) -> None:
+    _register_resolvers()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us, who print them
+    sys.argv[1:] = list(words)
+    GlobalHydra.instance().clear()
+    try:
+        hydra.main(version_base=HYDRA_VERSION, config_path=str(conf_folder()), config_name="config")(_multirun_job)()
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError, AssertionError) as error:
+        raise explained(error) from error
+
+
+def _train(cfg: DictConfig) -> float | None:
+    """What Hydra runs: everything heavy is imported here."""
+    from dlrun.train import train
+
+    logging.captureWarnings(True)
+    hydra_cfg = HydraConfig.get()
+    return train(plain(cfg), Path(hydra_cfg.runtime.output_dir), _run_id, dict(hydra_cfg.runtime.choices))
+
+
+def _multirun_job(cfg: DictConfig) -> float | None:
+    """One job of a sweep; its error is told in its log and its summary, and once more here as a plain message."""
+    from dlrun.train import train
+
+    logging.captureWarnings(True)
+    hydra_cfg = HydraConfig.get()
+    path, log = Path(hydra_cfg.runtime.output_dir), logging.getLogger("dlrun")
+    try:
+        return train(plain(cfg), path, new_run_id(), dict(hydra_cfg.runtime.choices), Path(hydra_cfg.sweep.dir).name)
+    except UserError as error:
+        log.error("%s", error)
+        raise JobFailed(str(error)) from None
+    except RunFailed as error:
+        if error.exit_code in (130, 143):
+            raise SystemExit(error.exit_code) from None  # somebody wants the whole sweep to stop
+        raise JobFailed(str(error)) from None
+
+
+_run_id = ""  # of the single run of this process
+
+
+def _register_resolvers() -> None:
+    OmegaConf.register_new_resolver("run_id", lambda: _run_id, replace=True)
+
+
+def _parsed(overrides: Sequence[str]) -> list[Any]:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create().parse_overrides(list(overrides))
+
+
+def explained(error: Exception) -> UserError:
+    """What Hydra or OmegaConf has to say, as one line with the nearest match."""
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        if group:
+            return UserError(f"unknown {group} '{name}'{choices(name, error.options)}")
+    cause: Any = error.__cause__ or error
+    if isinstance(error, OverrideParseException):
+        return UserError(f"can't read '{error.override}': {_one_line(error)}")
+    parent, key = getattr(cause, "parent_node", None), getattr(cause, "key", None)
+    if "is not in struct" in str(cause) or "not in '" in str(cause):
+        known = [str(k) for k in parent if k != "hydra"] if isinstance(parent, DictConfig) else []
+        return UserError(f"unknown option '{getattr(cause, 'full_key', None) or key}'{choices(str(key), known)}")
+    if "Could not override" in str(error) and "No match in the defaults list" in str(error):
+        return UserError(_one_line(error).replace(" No match in the defaults list.", ": there is no such config group"))
+    return UserError(_one_line(error))
+
+
+def _one_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    kept = [
+        line
+        for line in lines
+        if not line.startswith(("See https", "full_key:", "object_type", "reference_type", "To append"))
+    ]
+    return " ".join(kept) or repr(error)

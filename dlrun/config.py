@@ -1,0 +1,214 @@
+"""The config, typed and checked. Every key of `conf/` is a field here or an option of a registered builder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from annotated_types import Gt, Le, Lt
+
+from dlrun.errors import UserError
+from dlrun.registry import Count, Index, NonNegative, Positive, Share, check_options, check_value
+
+# As in Lightning: a whole number counts batches, a fraction is a share of them, null is all.
+Limit = Count | Annotated[float, Gt(0), Le(1)]
+EMADecay = Annotated[float, Gt(0), Lt(1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerConfig:
+    """conf/trainer: how long, how, and how closely watched."""
+
+    max_epochs: Count | None = None
+    max_steps: Count | None = None
+    accumulate_grad_batches: Count = 1
+    gradient_clip_val: Positive | None = None
+    ema_decay: EMADecay | None = None
+    monitor: str = "val/acc"
+    mode: Literal["min", "max"] = "max"
+    patience: Count | None = None
+    min_delta: NonNegative = 0.0
+    check_val_every_n_epoch: Count = 1
+    log_every_n_steps: Count = 50
+    limit_train_batches: Limit | None = None
+    limit_val_batches: Limit | None = None
+    limit_test_batches: Limit | None = None
+    overfit_batches: Limit | None = None
+    fast_dev_run: bool | Count = False
+    compile: bool | Literal["default", "reduce-overhead", "max-autotune"] = False
+    channels_last: bool | Literal["auto"] = "auto"
+    deterministic: bool = False
+    num_threads: Count | None = None
+    enable_progress_bar: bool = True
+    profile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_epochs is None and self.max_steps is None:
+            raise UserError("trainer.max_epochs: set it or trainer.max_steps; both are null")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What all datasets share; a dataset's own options stand beside it in `Config.dataset`."""
+
+    root: str
+    batch_size: Count
+    eval_batch_size: Count | None = None
+    num_workers: Index = 0
+    val_fraction: Share = 0.1
+    split_seed: Index = 0
+    limit: Count | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """conf/augment: a list of albumentations transforms, and mixing."""
+
+    transforms: list[Any]
+    mixup: NonNegative = 0.0
+    cutmix: NonNegative = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmupConfig:
+    """What every scheduler can have; its own options stand beside it in `Config.scheduler`."""
+
+    warmup_steps: Index = 0
+    warmup_epochs: NonNegative = 0
+
+    def __post_init__(self) -> None:
+        if self.warmup_steps and self.warmup_epochs:
+            raise UserError(
+                "scheduler.warmup_epochs: set it or scheduler.warmup_steps, not both; "
+                f"got {self.warmup_epochs} and {self.warmup_steps}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WandbConfig:
+    """conf/tracking/wandb: Weights & Biases."""
+
+    project: str = "dlrun"
+    entity: str | None = None
+    mode: Literal["auto", "online", "offline"] = "auto"
+    log_model: bool = False
+    init_timeout: Positive = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorboardConfig:
+    """conf/tracking/tensorboard: has no options."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingConfig:
+    """conf/tracking: what is not null is on."""
+
+    wandb: WandbConfig | None = None
+    tensorboard: TensorboardConfig | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """A registered builder's name, and the options that will be held against its signature."""
+
+    name: str
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One run, whole."""
+
+    seed: Index
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    plugins: list[str]
+    tags: list[str]
+    notes: str | None
+    model: Named
+    data: DataConfig
+    dataset: Named
+    augment: AugmentConfig
+    task: Named
+    optimizer: Named
+    l1: float
+    scheduler: Named
+    warmup: WarmupConfig
+    precision: Named
+    trainer: TrainerConfig
+    tracking: TrackingConfig
+
+
+def parse(config: Mapping[str, Any]) -> Config:
+    """Check a resolved config, as Hydra composed it, and give it its types.
+
+    Raises UserError for an unknown or missing key, a wrong type, or a value out of range. Names and options of
+    builders are checked where they are built.
+    """
+    groups = ("model", "data", "augment", "task", "optimizer", "scheduler", "precision", "trainer", "tracking")
+    for group in groups:
+        if not isinstance(config.get(group), Mapping):
+            raise UserError(f"{group}: expected a config group, got {config.get(group)!r}")
+    plain = {key: value for key, value in config.items() if key not in groups}
+    optimizer = dict(config["optimizer"])
+    l1 = optimizer.pop("l1", 0.0)
+    check_value(l1, NonNegative, "optimizer.l1")
+    data, dataset = _split(config["data"], DataConfig, "data")
+    warmup, scheduler = _split(config["scheduler"], WarmupConfig, "scheduler")
+    parts: dict[str, Any] = {
+        "model": _named(config["model"], "model"),
+        "data": data,
+        "dataset": _named(dataset, "data"),
+        "augment": _typed(config["augment"], AugmentConfig, "augment"),
+        "task": _named(config["task"], "task"),
+        "optimizer": _named(optimizer, "optimizer"),
+        "l1": l1,
+        "scheduler": _named(scheduler, "scheduler"),
+        "warmup": warmup,
+        "precision": _named(config["precision"], "precision"),
+        "trainer": _typed(config["trainer"], TrainerConfig, "trainer"),
+        "tracking": _tracking(config["tracking"]),
+    }
+    check_options(_plain, plain, "config")
+    return Config(**plain, **parts)
+
+
+def _plain(
+    *,
+    seed: Index,
+    device: Literal["auto", "cpu", "cuda", "mps"],
+    plugins: list[str],
+    tags: list[str],
+    notes: str | None,
+) -> None:
+    """The keys of the top level that aren't groups."""
+
+
+def _typed(options: Mapping[str, Any], cls: type[Any], key: str) -> Any:
+    check_options(cls, options, key)
+    return cls(**options)
+
+
+def _split(options: Mapping[str, Any], cls: type[Any], key: str) -> tuple[Any, dict[str, Any]]:
+    """The options that `cls` has as an object, and the rest."""
+    shared = {name: value for name, value in options.items() if name in cls.__dataclass_fields__}
+    return _typed(shared, cls, key), {name: value for name, value in options.items() if name not in shared}
+
+
+def _named(options: Mapping[str, Any], key: str) -> Named:
+    check_value(options.get("name"), str, f"{key}.name")
+    return Named(name=options["name"], options={name: value for name, value in options.items() if name != "name"})
+
+
+def _tracking(options: Mapping[str, Any]) -> TrackingConfig:
+    check_options(_trackers, options, "tracking")
+    kinds = {"wandb": WandbConfig, "tensorboard": TensorboardConfig}
+    chosen = {
+        name: _typed(value, kinds[name], f"tracking.{name}") for name, value in options.items() if value is not None
+    }
+    return TrackingConfig(**chosen)
+
+
+def _trackers(*, wandb: dict[str, Any] | None = None, tensorboard: dict[str, Any] | None = None) -> None:
+    """The trackers there are."""

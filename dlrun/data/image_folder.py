@@ -1,0 +1,103 @@
+"""Pictures of any size in folders, a folder per class; read when a batch needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dlrun.data.source import DataOptions, Source, Split, Splits, check_classes
+from dlrun.errors import UserError
+from dlrun.registry import Share, Size, datasets
+from dlrun.spec import DataSpec
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+# What models pretrained on ImageNet were normalised with; close enough for any photographs.
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@dataclass
+class FileSplit:
+    """Pictures on disk, decoded and resized to (height, width) when fetched."""
+
+    paths: list[Path]
+    targets: Tensor
+    size: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def fetch(self, indices: Tensor) -> Tensor:
+        return torch.from_numpy(np.stack([self.show(i) for i in indices.tolist()]))  # (B, H, W, 3) uint8
+
+    def subset(self, indices: Sequence[int] | np.ndarray) -> FileSplit:
+        chosen = np.asarray(indices, dtype=np.int64)
+        return FileSplit([self.paths[i] for i in chosen], self.targets[torch.from_numpy(chosen)], self.size)
+
+    def show(self, index: int) -> np.ndarray:
+        path = self.paths[index]
+        try:
+            with Image.open(path) as image:
+                height, width = self.size
+                image.draft("RGB", (width, height))  # a JPEG far larger than the target is decoded at a fraction
+                resized = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
+        except (OSError, SyntaxError, ValueError) as error:  # PIL raises any of them on a damaged file
+            raise UserError(f"data: can't read the image {path} ({error})") from error
+        return np.asarray(resized)
+
+
+@datasets.register("image_folder")
+def image_folder(
+    common: DataOptions,
+    *,
+    image_size: Size = [224, 224],
+    test_fraction: Share = 0.2,
+) -> Source:
+    """Your own pictures: root/train/<class>/*.jpg, and root/val, root/test where they are; any size.
+
+    Every picture is resized to `image_size` [height, width]. Where there is no root/test, `test_fraction` of the
+    training pictures is held out for it, and `data.val_fraction` for a missing root/val.
+    """
+    size = (image_size[0], image_size[1])
+    root = common.root
+    train_folder = root / "train"
+    if not train_folder.is_dir():
+        raise UserError(f"data.root: no folder {train_folder}; pictures are looked for in {train_folder}/<class>/*.jpg")
+    class_names = sorted(entry.name for entry in train_folder.iterdir() if entry.is_dir())
+    check_classes(class_names, f"data.root: {train_folder}")
+    spec = DataSpec("image", (3, *size), tuple(class_names), *IMAGENET)
+
+    def load() -> Splits:
+        train = _scan(train_folder, class_names, size)
+        val: Split | None = _scan(root / "val", class_names, size) if (root / "val").is_dir() else None
+        if not (root / "test").is_dir():
+            return common.carve(train, test_fraction, val)
+        carved = common.carve(train, None, val)
+        return Splits(carved.train, carved.val, _scan(root / "test", class_names, size))
+
+    return Source(spec, load)
+
+
+def _scan(folder: Path, class_names: list[str], size: tuple[int, int]) -> FileSplit:
+    """All pictures below folder/<class>, sorted; the header of each is read, so that a wrong file shows now."""
+    strangers = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name not in class_names)
+    if strangers:
+        raise UserError(f"data.root: {folder / strangers[0]} is a class that {folder.parent / 'train'} doesn't have")
+    paths, targets = [], []
+    for label, name in enumerate(class_names):
+        found = sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in SUFFIXES)
+        if not found:
+            raise UserError(f"data.root: no pictures in {folder / name} (looked for {', '.join(sorted(SUFFIXES))})")
+        paths += found
+        targets += [label] * len(found)
+    for path in paths:
+        try:
+            Image.open(path).close()
+        except OSError as error:
+            raise UserError(f"data: can't read the image {path} ({error})") from error
+    return FileSplit(paths, torch.tensor(targets), size)

@@ -1,0 +1,154 @@
+"""What a dataset is: splits that fetch batches by index, and how one split is carved from another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dlrun.errors import UserError
+from dlrun.spec import PAD, DataSpec
+
+
+class Split(Protocol):
+    """Samples that can be fetched by index, in batches. N is the number of samples."""
+
+    targets: Tensor  # (N,) int64
+
+    def __len__(self) -> int: ...
+
+    def fetch(self, indices: Tensor) -> Tensor:
+        """Raw inputs of a batch: uint8 pixels (B, H, W, C), token ids (B, L), or features (B, F)."""
+
+    def subset(self, indices: Sequence[int] | np.ndarray) -> Split:
+        """The samples at `indices`, in that order."""
+
+    def show(self, index: int) -> Any:
+        """One sample as a person would look at it: pixels (H, W, C), a text, or a row of numbers."""
+
+
+@dataclass
+class ArraySplit:
+    """Everything in memory as one tensor (N, …)."""
+
+    inputs: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def fetch(self, indices: Tensor) -> Tensor:
+        return self.inputs[indices]
+
+    def subset(self, indices: Sequence[int] | np.ndarray) -> ArraySplit:
+        chosen = torch.as_tensor(np.asarray(indices), dtype=torch.int64)
+        return replace(self, inputs=self.inputs[chosen], targets=self.targets[chosen])
+
+    def show(self, index: int) -> np.ndarray:
+        return np.asarray(self.inputs[index].numpy())
+
+
+@dataclass
+class PixelSplit(ArraySplit):
+    """Pictures in memory as uint8 (N, H, W, C), resized to `size` (height, width) when fetched, if it is given."""
+
+    size: Sequence[int] | None = None
+
+    def fetch(self, indices: Tensor) -> Tensor:
+        pixels = self.inputs[indices]
+        if self.size is None:
+            return pixels
+        resized = F.interpolate(pixels.permute(0, 3, 1, 2), tuple(self.size), mode="bilinear", antialias=True)
+        return resized.permute(0, 2, 3, 1).contiguous()
+
+
+@dataclass
+class TokenSplit(ArraySplit):
+    """Texts in memory as token ids (N, longest) padded with PAD; a batch is cut to its own longest text."""
+
+    decode: Callable[[list[int]], str] = str
+
+    def fetch(self, indices: Tensor) -> Tensor:
+        batch = self.inputs[indices]
+        longest = int((batch != PAD).sum(dim=1).max())
+        return batch[:, : max(longest, 1)]
+
+    def show(self, index: int) -> str:  # type: ignore[override]
+        return self.decode(self.inputs[index].tolist())
+
+
+@dataclass
+class Splits:
+    """The three splits; `val` and `test` never share a sample with `train`."""
+
+    train: Split
+    val: Split
+    test: Split
+
+
+@dataclass
+class Source:
+    """A dataset. `load` reads (and downloads) only when it is called; `spec` needs neither."""
+
+    spec: DataSpec
+    load: Callable[[], Splits]
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """The options that all datasets share and that their builders get."""
+
+    root: Path
+    val_fraction: float
+    split_seed: int
+
+    def carve(self, split: Split, test_fraction: float | None = None, val: Split | None = None) -> Splits:
+        """Carve a stratified test split (unless None) and a validation split (unless given) from `split`."""
+        everything = np.arange(len(split))
+        test = everything[:0]
+        if test_fraction is not None:
+            everything, test = self.hold_out(everything, split.targets.numpy(), test_fraction)
+        held = everything[:0]
+        if val is None:
+            everything, held = self.hold_out(everything, split.targets.numpy(), self.val_fraction)
+        return Splits(split.subset(everything), val or split.subset(held), split.subset(test))
+
+    def hold_out(self, indices: np.ndarray, targets: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarray]:
+        """Split `indices` in two, class by class alike; the same numbers give the same split on every machine."""
+        from sklearn.model_selection import train_test_split
+
+        try:
+            rest, held = train_test_split(
+                indices, test_size=fraction, stratify=targets[indices], random_state=self.split_seed
+            )
+        except ValueError as error:  # a class with one sample, or fewer samples than classes
+            raise UserError(
+                f"data: can't hold out {fraction} of {len(indices)} samples, class by class: {error}"
+            ) from None
+        return rest, held
+
+
+def limited(split: Split, limit: int | None, seed: int) -> Split:
+    """At most `limit` samples, drawn with `seed` but kept in order."""
+    if limit is None or limit >= len(split):
+        return split
+    chosen = np.random.default_rng(seed).permutation(len(split))[:limit]
+    return split.subset(np.sort(chosen))
+
+
+def pixel_statistics(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of uint8 pixels (N, H, W, C), scaled to [0, 1]."""
+    values = pixels.flatten(0, 2).double() / 255
+    return tuple(values.mean(0).tolist()), tuple(values.std(0).clamp_min(1e-3).tolist())
+
+
+def check_classes(class_names: Sequence[str], where: str) -> None:
+    """A classifier needs two classes to tell apart."""
+    if len(class_names) < 2:
+        raise UserError(f"{where}: needs at least two classes, found {list(class_names)}")

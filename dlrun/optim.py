@@ -1,0 +1,303 @@
+"""Optimizers as torch has them, parameter groups, L1, and the moving average of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any
+
+import torch
+from annotated_types import Ge, Lt
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from dlrun.errors import OptionError
+from dlrun.registry import Count, NonNegative, Positive, optimizers
+
+Beta = Annotated[float, Ge(0), Lt(1)]
+Groups = list[dict[str, Any]]
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> Groups:
+    """Two groups: matrices and kernels, which decay, and biases, norms, embeddings and tokens, which don't.
+
+    Raises AssertionError unless every trainable parameter lands in exactly one group.
+    """
+    embeddings = {
+        id(p)
+        for m in model.modules()
+        if isinstance(m, (nn.Embedding, nn.EmbeddingBag))
+        for p in m.parameters(recurse=False)
+    }
+    # Positions are an embedding too, only not looked up through a module.
+    embeddings |= {
+        id(p) for name, p in model.named_parameters() if name.rpartition(".")[2] in ("positions", "pos_embed")
+    }
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    decay = [p for p in trainable if p.ndim >= 2 and id(p) not in embeddings]
+    rest = [p for p in trainable if p.ndim < 2 or id(p) in embeddings]
+    assert len(decay) + len(rest) == len(trainable)
+    groups = [{"params": decay, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+@optimizers.register("sgd")
+def sgd(
+    model: nn.Module,
+    *,
+    lr: Positive = 0.1,
+    weight_decay: NonNegative = 5e-4,
+    momentum: Beta = 0.9,
+    nesterov: bool = True,
+) -> Optimizer:
+    """Stochastic gradient descent with (Nesterov) momentum."""
+    if nesterov and momentum == 0:
+        raise OptionError("nesterov", "needs optimizer.momentum > 0")
+    groups = parameter_groups(model, weight_decay)
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=_fused(model))
+
+
+@optimizers.register("adam")
+def adam(
+    model: nn.Module,
+    *,
+    lr: Positive = 1e-3,
+    weight_decay: NonNegative = 0.0,
+    betas: list[Beta] = [0.9, 0.999],
+    eps: Positive = 1e-8,
+    amsgrad: bool = False,
+) -> Optimizer:
+    """Adam (Kingma & Ba 2015); its weight decay is added to the gradient."""
+    groups = parameter_groups(model, weight_decay)
+    return torch.optim.Adam(groups, lr=lr, betas=_pair(betas), eps=eps, amsgrad=amsgrad, fused=_fused(model))
+
+
+@optimizers.register("adamw")
+def adamw(
+    model: nn.Module,
+    *,
+    lr: Positive = 3e-3,
+    weight_decay: NonNegative = 0.05,
+    betas: list[Beta] = [0.9, 0.999],
+    eps: Positive = 1e-8,
+    amsgrad: bool = False,
+) -> Optimizer:
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019): the default."""
+    groups = parameter_groups(model, weight_decay)
+    return torch.optim.AdamW(groups, lr=lr, betas=_pair(betas), eps=eps, amsgrad=amsgrad, fused=_fused(model))
+
+
+@optimizers.register("nadam")
+def nadam(
+    model: nn.Module,
+    *,
+    lr: Positive = 2e-3,
+    weight_decay: NonNegative = 0.0,
+    betas: list[Beta] = [0.9, 0.999],
+    eps: Positive = 1e-8,
+    momentum_decay: Positive = 4e-3,
+    decoupled_weight_decay: bool = False,
+) -> Optimizer:
+    """Adam with Nesterov momentum (Dozat 2016)."""
+    groups = parameter_groups(model, weight_decay)
+    return torch.optim.NAdam(
+        groups,
+        lr=lr,
+        betas=_pair(betas),
+        eps=eps,
+        momentum_decay=momentum_decay,
+        decoupled_weight_decay=decoupled_weight_decay,
+    )
+
+
+@optimizers.register("radam")
+def radam(
+    model: nn.Module,
+    *,
+    lr: Positive = 1e-3,
+    weight_decay: NonNegative = 0.0,
+    betas: list[Beta] = [0.9, 0.999],
+    eps: Positive = 1e-8,
+    decoupled_weight_decay: bool = False,
+) -> Optimizer:
+    """Rectified Adam, which warms itself up (Liu et al. 2020)."""
+    groups = parameter_groups(model, weight_decay)
+    return torch.optim.RAdam(groups, lr=lr, betas=_pair(betas), eps=eps, decoupled_weight_decay=decoupled_weight_decay)
+
+
+@optimizers.register("rmsprop")
+def rmsprop(
+    model: nn.Module,
+    *,
+    lr: Positive = 1e-3,
+    weight_decay: NonNegative = 0.0,
+    alpha: Beta = 0.99,
+    eps: Positive = 1e-8,
+    momentum: Beta = 0.0,
+    centered: bool = False,
+) -> Optimizer:
+    """RMSprop (Hinton 2012): gradients over the root of their running mean square."""
+    groups = parameter_groups(model, weight_decay)
+    return torch.optim.RMSprop(groups, lr=lr, alpha=alpha, eps=eps, momentum=momentum, centered=centered)
+
+
+@optimizers.register("adagrad")
+def adagrad(
+    model: nn.Module,
+    *,
+    lr: Positive = 1e-2,
+    weight_decay: NonNegative = 0.0,
+    lr_decay: NonNegative = 0.0,
+    initial_accumulator_value: NonNegative = 0.0,
+    eps: Positive = 1e-10,
+) -> Optimizer:
+    """Adagrad (Duchi et al. 2011), made for sparse features."""
+    groups = parameter_groups(model, weight_decay)
+    return torch.optim.Adagrad(
+        groups, lr=lr, lr_decay=lr_decay, initial_accumulator_value=initial_accumulator_value, eps=eps
+    )
+
+
+@optimizers.register("adadelta")
+def adadelta(
+    model: nn.Module, *, lr: Positive = 1.0, weight_decay: NonNegative = 0.0, rho: Beta = 0.9, eps: Positive = 1e-6
+) -> Optimizer:
+    """Adadelta (Zeiler 2012), which needs no tuned learning rate."""
+    return torch.optim.Adadelta(parameter_groups(model, weight_decay), lr=lr, rho=rho, eps=eps)
+
+
+@optimizers.register("adafactor")
+def adafactor(
+    model: nn.Module,
+    *,
+    lr: Positive = 1e-2,
+    weight_decay: NonNegative = 0.0,
+    beta2_decay: Annotated[float, Lt(0)] = -0.8,
+    d: Positive = 1.0,
+) -> Optimizer:
+    """Adafactor (Shazeer & Stern 2018): second moments as rows and columns, little memory."""
+    groups = parameter_groups(model, weight_decay)
+    return torch.optim.Adafactor(groups, lr=lr, beta2_decay=beta2_decay, d=d)
+
+
+@optimizers.register("muon")
+def muon(
+    model: nn.Module,
+    *,
+    lr: Positive = 2e-2,
+    weight_decay: NonNegative = 0.05,
+    momentum: Beta = 0.95,
+    nesterov: bool = True,
+    ns_steps: Count = 5,
+    adamw_lr: Positive = 3e-3,
+) -> Optimizer:
+    """Muon (Jordan et al. 2024) for the matrices, AdamW with `adamw_lr` for everything else.
+
+    "Everything else" is biases, norms, embeddings, convolution kernels (torch's Muon takes matrices alone) and the last
+    layer, which Muon's author leaves to AdamW too.
+    """
+    decay, *rest = parameter_groups(model, weight_decay)
+    matrices = [p for p in decay["params"] if p.ndim == 2]
+    last = matrices[-1:] if len(matrices) > 1 else []
+    hidden = [p for p in matrices if not any(p is q for q in last)]
+    others = [p for p in decay["params"] if not any(p is q for q in hidden)]
+    if not hidden:
+        raise OptionError("name", "muon trains matrices, and this model has none; take adamw")
+    first = torch.optim.Muon(
+        hidden, lr=lr, weight_decay=weight_decay, momentum=momentum, nesterov=nesterov, ns_steps=ns_steps
+    )
+    groups = ([{"params": others, "weight_decay": weight_decay}] if others else []) + rest
+    return Together(first, torch.optim.AdamW(groups, lr=adamw_lr, fused=_fused(model))) if groups else first
+
+
+class Together(Optimizer):
+    """Two optimizers that share out a model's parameters and act as one."""
+
+    def __init__(self, *parts: Optimizer):
+        self.parts = parts
+        super().__init__([{"params": g["params"]} for p in parts for g in p.param_groups], {})
+        self.param_groups = [group for part in parts for group in part.param_groups]
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        loss = closure() if closure is not None else None
+        for part in self.parts:
+            part.step()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for part, state in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+
+def _fused(model: nn.Module) -> bool:
+    """One kernel for all parameters, where torch has it: up to 1.7 times faster for a small net on a CPU."""
+    return all(p.device.type in ("cpu", "cuda", "mps") and p.is_floating_point() for p in model.parameters())
+
+
+def _pair(betas: list[float]) -> tuple[float, float]:
+    if len(betas) != 2:
+        raise OptionError("betas", f"expected two numbers, got {betas}")
+    return betas[0], betas[1]
+
+
+class L1:
+    """The gradient of `weight` · Σ|w| over the weights that decay."""
+
+    def __init__(self, optimizer: Optimizer, weight: float, model: nn.Module):
+        chosen = {id(p) for p in parameter_groups(model, 1.0)[0]["params"]}
+        self.parameters = [p for g in optimizer.param_groups for p in g["params"] if id(p) in chosen]
+        self.weight = weight
+
+    @torch.no_grad()
+    def add_gradient(self) -> None:
+        parameters = [p for p in self.parameters if p.grad is not None]
+        gradients = [p.grad for p in parameters]
+        torch._foreach_add_(gradients, torch._foreach_sign(parameters), alpha=self.weight)  # type: ignore[arg-type]
+
+
+class EMA:
+    """An exponential moving average of the weights: after each step, average = decay · average + (1 - decay) · weight.
+
+    The decay starts low and rises to its value, (1 + t) / (10 + t), so that the random start is soon forgotten (as in
+    TensorFlow's ExponentialMovingAverage). Buffers, such as batch norm's statistics, are copied.
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.decay, self.steps = decay, 0
+        self.live = list(_state_tensors(model))
+        self.average = [t.detach().clone() for t in self.live]
+        self.floats = [i for i, t in enumerate(self.live) if isinstance(t, nn.Parameter)]
+        self.others = [i for i, t in enumerate(self.live) if not isinstance(t, nn.Parameter)]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        torch._foreach_lerp_([self.average[i] for i in self.floats], [self.live[i] for i in self.floats], 1 - decay)
+        for i in self.others:
+            self.average[i].copy_(self.live[i])
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange the model's weights and the average; twice is nothing."""
+        for live, average in zip(self.live, self.average, strict=True):
+            kept = live.clone()
+            live.copy_(average)
+            average.copy_(kept)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self.steps, "average": list(self.average)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.steps = state["steps"]
+        for average, saved in zip(self.average, state["average"], strict=True):
+            average.copy_(saved)
+
+
+def _state_tensors(model: nn.Module) -> Iterable[Tensor]:
+    yield from model.parameters()
+    yield from model.buffers()

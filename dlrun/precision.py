@@ -1,0 +1,120 @@
+"""Number formats of the forward pass: fp32, tf32, bf16, fp16. fp32 is the base, and does nothing."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from dlrun.errors import UserError
+from dlrun.registry import precisions
+
+log = logging.getLogger(__name__)
+
+
+@precisions.register("fp32")
+class Precision:
+    """32-bit floats throughout."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        torch.set_float32_matmul_precision("highest")
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Around the forward pass and the loss."""
+        return nullcontext()
+
+    def scale(self, loss: Tensor) -> Tensor:
+        """The loss as `backward` should see it."""
+        return loss
+
+    def unscale(self, optimizer: Optimizer) -> None:
+        """Make gradients what they are in fp32, before anything looks at them."""
+
+    def step(self, optimizer: Optimizer) -> None:
+        optimizer.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The other way round."""
+
+
+@precisions.register("tf32")
+class TF32(Precision):
+    """fp32 with matrix products in TensorFloat-32 (NVIDIA Ampere and later)."""
+
+    def __init__(self, device: torch.device):
+        super().__init__(device)
+        if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
+            raise UserError(
+                f"precision: tf32 needs an NVIDIA GPU of compute capability 8.0 or later, got {_name(device)}"
+            )
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.allow_tf32 = True
+
+
+@precisions.register("bf16")
+class BF16(Precision):
+    """Forward pass in bfloat16 by autocast; weights and updates stay fp32, no scaling needed."""
+
+    def __init__(self, device: torch.device):
+        super().__init__(device)
+        if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+            raise UserError(f"precision: bf16 isn't supported by {_name(device)}; take fp16 or fp32")
+        if device.type == "cpu" and not cpu_has("avx512_bf16", "amx_bf16", "bf16"):
+            log.warning("precision=bf16: this CPU has no native bfloat16; expect 6 to 12 times the time of fp32")
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+
+@precisions.register("fp16")
+class FP16(Precision):
+    """Forward pass in float16 by autocast, with gradient scaling; unscaled before clipping."""
+
+    def __init__(self, device: torch.device):
+        super().__init__(device)
+        if device.type == "mps":
+            raise UserError("precision: fp16 with gradient scaling isn't supported on mps; take bf16 or fp32")
+        if device.type == "cpu" and not cpu_has("avx512_fp16", "amx_fp16", "fphp"):
+            log.warning("precision=fp16: this CPU has no native float16; expect several times the time of fp32")
+        self.scaler = torch.amp.GradScaler(device.type)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.float16)
+
+    def scale(self, loss: Tensor) -> Tensor:
+        return self.scaler.scale(loss)
+
+    def unscale(self, optimizer: Optimizer) -> None:
+        self.scaler.unscale_(optimizer)
+
+    def step(self, optimizer: Optimizer) -> None:
+        self.scaler.step(optimizer)
+        self.scaler.update()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.scaler.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.scaler.load_state_dict(state)
+
+
+def cpu_has(*flags: str) -> bool:
+    """Whether Linux names one of `flags` among the processor's; unknown elsewhere, and then taken as no."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            line = next(line for line in file if line.startswith(("flags", "Features")))
+    except (OSError, StopIteration):
+        return False
+    return not set(flags).isdisjoint(line.split())
+
+
+def _name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

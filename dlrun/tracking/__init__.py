@@ -1,0 +1,93 @@
+"""Where metrics go: files and terminal always, W&B and TensorBoard by choice.
+
+A tracker is told numbers under their `split/name`; it never holds up or changes the training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+
+@dataclass
+class Mistake:
+    """A test sample that the model got wrong: what it looks like, the truth, the guess, and how sure it was."""
+
+    index: int
+    sample: Any  # pixels (H, W, C), a text, or a row of numbers
+    truth: str
+    guess: str
+    probability: float
+    loss: float
+
+
+@dataclass
+class Predictions:
+    """What the model said on the test split."""
+
+    class_names: Sequence[str]
+    truths: Sequence[int]
+    guesses: Sequence[int]
+    mistakes: Sequence[Mistake]  # the worst first
+
+
+class Tracker(Protocol):
+    """One place that metrics go to."""
+
+    def step(self, metrics: dict[str, float], step: int) -> None:
+        """Every `trainer.log_every_n_steps` optimizer steps."""
+
+    def epoch(self, row: dict[str, float | None]) -> None:
+        """Once per epoch: the row of metrics.csv."""
+
+    def predictions(self, predictions: Predictions) -> None:
+        """Once, after the test."""
+
+    def model(self, path: Path) -> None:
+        """Once, after the test: the best checkpoint."""
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Once, at the end, however the run ended: summary.json."""
+
+
+class Quiet:
+    """The base of trackers that don't care for all of it."""
+
+    def step(self, metrics: dict[str, float], step: int) -> None: ...
+
+    def epoch(self, row: dict[str, float | None]) -> None: ...
+
+    def predictions(self, predictions: Predictions) -> None: ...
+
+    def model(self, path: Path) -> None: ...
+
+    def finish(self, summary: dict[str, Any]) -> None: ...
+
+
+class Trackers:
+    """Several trackers as one."""
+
+    def __init__(self, *trackers: Tracker):
+        self.trackers = list(trackers)
+
+    def step(self, metrics: dict[str, float], step: int) -> None:
+        for tracker in self.trackers:
+            tracker.step(metrics, step)
+
+    def epoch(self, row: dict[str, float | None]) -> None:
+        for tracker in self.trackers:
+            tracker.epoch(row)
+
+    def predictions(self, predictions: Predictions) -> None:
+        for tracker in self.trackers:
+            tracker.predictions(predictions)
+
+    def model(self, path: Path) -> None:
+        for tracker in self.trackers:
+            tracker.model(path)
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        for tracker in self.trackers:
+            tracker.finish(summary)

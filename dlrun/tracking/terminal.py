@@ -1,0 +1,77 @@
+"""What a person sees: a bar while an epoch runs, a line when it is over."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from typing import Any
+
+from tqdm import tqdm
+
+from dlrun.tracking import Quiet
+
+log = logging.getLogger("dlrun")
+
+
+class Terminal(Quiet):
+    """One tqdm bar per epoch on a terminal, plain lines anywhere else."""
+
+    def __init__(self, epochs: int, show_bar: bool = True):
+        self.epochs, self.width = epochs, len(str(epochs))
+        self.show_bar = show_bar and sys.stderr.isatty()
+        self.bar: Any = None
+        self.last_postfix = 0.0
+
+    def start_epoch(self, epoch: int, samples: int, done: int) -> Any:
+        """The bar of `epoch` (counted from 1), to be told by `update(n)` of every n samples."""
+        self.bar = tqdm(
+            desc=f"epoch {epoch:>{self.width}}/{self.epochs}",
+            total=samples,
+            initial=done,
+            unit=" samples",
+            leave=False,
+            dynamic_ncols=True,
+            mininterval=0.1,
+            disable=not self.show_bar,
+        )
+        return self.bar
+
+    def step(self, metrics: dict[str, float], step: int) -> None:
+        now = time.monotonic()
+        if self.bar is not None and self.show_bar and now - self.last_postfix > 0.1:
+            self.last_postfix = now
+            self.bar.set_postfix_str(_words(metrics, ("train/loss", "train/acc", "lr")), refresh=False)
+
+    def epoch(self, row: dict[str, float | None]) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        known = {key: value for key, value in row.items() if value is not None}
+        train, val = (_words(known, (f"{split}/loss", f"{split}/acc")) for split in ("train", "val"))
+        parts = [
+            f"epoch {int(known['epoch']):>{self.width}}/{self.epochs}",
+            f"train {train}",
+            f"val {val}" if val else "",
+        ]
+        parts += [f"lr {known['lr']:.2e}", f"{known['samples_per_second']:,.0f} samples/s"]
+        log.info("  ".join(part for part in parts if part))
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def _words(metrics: dict[str, float], names: tuple[str, ...]) -> str:
+    """`loss 0.5123  acc 98.61 %`; fractions become per cent here and nowhere else."""
+    shown = []
+    for name in names:
+        if name in metrics:
+            value, short = metrics[name], name.rpartition("/")[2]
+            shown.append(
+                f"acc {value:6.2%}".replace("%", " %")
+                if short == "acc"
+                else f"{short} {value:.4f}"
+                if short == "loss"
+                else f"{short} {value:.2e}"
+            )
+    return "  ".join(shown)

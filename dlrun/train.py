@@ -1,0 +1,255 @@
+"""The one training entry point: a resolved config and a folder in, a trained model and the truth about it out."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+import yaml
+
+from dlrun import checkpoint
+from dlrun.atomic import atomic_write
+from dlrun.build import Run, build
+from dlrun.config import Config, parse
+from dlrun.distributed import refuse_several
+from dlrun.errors import RunFailed, UserError
+from dlrun.plugins import load_plugins
+from dlrun.profiler import Profiler
+from dlrun.runfolder import RunFolder, command, git_state, versions
+from dlrun.tracking import Mistake, Predictions, Trackers
+from dlrun.tracking.files import MetricsFile
+from dlrun.tracking.terminal import Terminal
+from dlrun.trainer import Trainer, TrainingError
+
+log = logging.getLogger("dlrun")
+WORST_MISTAKES = 32
+
+
+def train(
+    config: Mapping[str, Any], path: Path, run_id: str, choices: Mapping[str, Any], group: str | None = None
+) -> float | None:
+    """Train as `config` says and leave everything in `path`; returns the best value of the monitored metric.
+
+    `choices` are the names taken from the config groups, for the header; `group` is the sweep that the run is part of.
+    Raises UserError before anything was trained, RunFailed after that.
+    """
+    folder = RunFolder(path)
+    folder.claim(run_id)
+    began = time.monotonic()
+    try:
+        typed, run = _prepare(config, folder, choices)
+    except UserError as error:
+        folder.update_summary(status="failed", error=str(error), exit_code=2, seconds=time.monotonic() - began)
+        raise
+    except Exception as error:
+        log.exception("the run failed before it began")
+        message = f"{type(error).__name__}: {error}"
+        folder.update_summary(status="failed", error=message, exit_code=1, seconds=time.monotonic() - began)
+        raise RunFailed(message, 1) from error
+    return _train(typed, config, run, folder, run_id, choices, group, began)
+
+
+def _prepare(config: Mapping[str, Any], folder: RunFolder, choices: Mapping[str, Any]) -> tuple[Config, Run]:
+    refuse_several()
+    load_plugins(list(config.get("plugins") or []))
+    typed = parse(config)
+    run = build(typed)
+    with atomic_write(folder.config) as file:
+        file.write(yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True).encode())
+    parameters = sum(p.numel() for p in run.parts["weights"].parameters())
+    folder.update_summary(parameters=parameters, versions=versions(), git=git_state(), command=command())
+    _header(typed, run, choices, parameters)
+    return typed, run
+
+
+def _train(
+    typed: Config,
+    config: Mapping[str, Any],
+    run: Run,
+    folder: RunFolder,
+    run_id: str,
+    choices: Mapping[str, Any],
+    group: str | None,
+    began: float,
+) -> float | None:
+    terminal = Terminal(run.limits.max_epochs, typed.trainer.enable_progress_bar)
+    trackers = Trackers(MetricsFile(folder.metrics), terminal)
+    summary: dict[str, Any] = {"status": "failed", "error": None, "exit_code": 1}
+    trainer: Trainer | None = None
+    try:
+        _add_trackers(trackers, typed, config, folder, run_id, choices, group)
+        profiler = Profiler(folder.path / "bench") if typed.trainer.profile else None
+
+        def save(name: str, state: dict[str, Any]) -> None:
+            whole = {**state, "random": checkpoint.random_state(), "config": dict(config), "spec": run.spec.plain()}
+            checkpoint.save(folder.best if name == "best" else folder.last, whole)
+
+        trainer = run.trainer(trackers, terminal, save, profiler)
+        with _signals_stop(trainer) as received:
+            status = trainer.fit()
+        summary = {"status": status, "error": None, "exit_code": 0}
+        if status == "preempted":
+            summary |= {"exit_code": 128 + received[0], "error": signal.Signals(received[0]).name}
+        else:
+            summary["test"] = _test(trainer, run, folder, trackers)
+        if profiler is not None:
+            profiler.finish()
+    except (TrainingError, UserError, OSError) as error:
+        log.error("%s", error)
+        summary["error"] = f"{type(error).__name__}: {error}"
+    except KeyboardInterrupt:
+        summary |= {"status": "preempted", "error": "SIGINT", "exit_code": 130}
+    except Exception as error:
+        log.exception("the run failed")
+        summary["error"] = f"{type(error).__name__}: {error}"
+    finally:
+        summary = _close(folder, trackers, summary, trainer, began)
+    _farewell(folder, summary, run.limits.monitor)
+    if summary["exit_code"] != 0:
+        raise RunFailed(str(summary["error"]), summary["exit_code"])
+    best: float | None = summary["best"].get(run.limits.monitor)
+    return best
+
+
+def _add_trackers(
+    trackers: Trackers,
+    typed: Config,
+    config: Mapping[str, Any],
+    folder: RunFolder,
+    run_id: str,
+    choices: Mapping[str, Any],
+    group: str | None,
+) -> None:
+    if typed.trainer.fast_dev_run:
+        return
+    if typed.tracking.tensorboard is not None:
+        from dlrun.tracking.tensorboard import TensorBoard
+
+        trackers.trackers.append(TensorBoard(folder.path / "tensorboard"))
+    if typed.tracking.wandb is not None:
+        from dlrun.tracking.wandb import WandB
+
+        name = f"{choices.get('model', typed.model.name)}-{choices.get('data', typed.dataset.name)}-{run_id[:4]}"
+        job = "train" if group is None else "sweep"
+        trackers.trackers.append(
+            WandB(
+                folder.path,
+                run_id,
+                config,
+                group=group,
+                job_type=job,
+                tags=typed.tags,
+                notes=typed.notes,
+                name=name,
+                **asdict(typed.tracking.wandb),
+            )
+        )
+
+
+@contextmanager
+def _signals_stop(trainer: Trainer) -> Iterator[list[int]]:
+    """SIGINT and SIGTERM end the training at its next step, with a checkpoint; a second SIGINT ends it at once."""
+    received: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        received.append(number)
+        trainer.stop_requested = True
+
+    before = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, stop)
+    except ValueError:  # not in the main thread: whoever started the thread deals with signals
+        pass
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _test(trainer: Trainer, run: Run, folder: RunFolder, trackers: Trackers) -> dict[str, float]:
+    """The best checkpoint on the test split: its first and only look at it."""
+    trainer.load_weights(checkpoint.load(folder.best, run.device))
+    metrics = trainer.evaluate(run.test_batches, "test")
+    predicted = trainer.predict(run.test_batches)
+    guesses = predicted["probabilities"].argmax(dim=1)
+    wrong = (guesses != predicted["targets"]).nonzero().flatten()
+    worst = wrong[predicted["losses"][wrong].argsort(descending=True)][:WORST_MISTAKES].tolist()
+    names, split = run.spec.class_names, run.test_batches.split
+    mistakes = [
+        Mistake(
+            index=i,
+            sample=split.show(i),
+            truth=names[predicted["targets"][i]],
+            guess=names[guesses[i]],
+            probability=predicted["probabilities"][i, guesses[i]].item(),
+            loss=predicted["losses"][i].item(),
+        )
+        for i in worst
+    ]
+    trackers.model(folder.best)
+    trackers.predictions(Predictions(names, predicted["targets"].tolist(), guesses.tolist(), mistakes))
+    return metrics
+
+
+def _close(
+    folder: RunFolder, trackers: Trackers, summary: dict[str, Any], trainer: Trainer | None, began: float
+) -> dict[str, Any]:
+    """Write the summary first, then tell the trackers, so that none of them can cost us the truth."""
+    seconds = time.monotonic() - began
+    summary = {**summary, "seconds": seconds, "best": {}}
+    if trainer is not None:
+        progress = trainer.progress
+        rate = trainer.samples_seen / progress.seconds if progress.seconds else None
+        summary |= {"epochs": progress.epoch, "steps": progress.step, "samples_per_second": rate, "best": progress.best}
+    summary = folder.update_summary(**summary)
+    for tracker in trackers.trackers:
+        try:
+            tracker.finish(summary)
+        except Exception:
+            log.exception("%s couldn't be finished; the run folder is complete", type(tracker).__name__)
+    return summary
+
+
+def _header(typed: Config, run: Run, choices: Mapping[str, Any], parameters: int) -> None:
+    chosen = {group: _name(choice) for group, choice in choices.items() if choice is not None and "/" not in group}
+    first = [f"{group}={chosen.pop(group)}" for group in ("model", "data") if group in chosen]
+    rest = [f"{group}={choice}" for group, choice in sorted(chosen.items())]
+    log.info("%s", "  ".join([*first, *rest, f"seed={typed.seed}"]))
+    sizes = " / ".join(f"{len(getattr(run.splits, split)):,} {split}" for split in ("train", "val", "test"))
+    log.info("%s: %s; %s", typed.dataset.name, run.spec, sizes)
+    threads = f", {torch.get_num_threads()} threads" if run.device.type == "cpu" else ""
+    steps = f"{run.limits.max_steps:,} steps"
+    log.info("%s: %s parameters on %s%s; %s", typed.model.name, f"{parameters:,}", run.device, threads, steps)
+
+
+def _name(choice: Any) -> str:
+    return choice if isinstance(choice, str) else "[" + ",".join(map(str, choice)) + "]"
+
+
+def _farewell(folder: RunFolder, summary: Mapping[str, Any], monitor: str) -> None:
+    best, test = summary["best"], summary.get("test")
+    if summary["status"] == "stopped_early":
+        log.info("stopped early: %s hasn't improved", monitor)
+    if summary["status"] == "preempted":
+        log.info("stopped by %s after step %s", summary["error"], summary.get("steps"))
+    if best:
+        log.info("best   %s %s in epoch %d", monitor, _value(monitor, best[monitor]), best["epoch"])
+    if test:
+        log.info("test   %s", "  ".join(f"{name} {_value(name, value)}" for name, value in test.items()))
+    log.info("folder %s   (%.1f s)", folder.path, summary["seconds"])
+
+
+def _value(name: str, value: float) -> str:
+    return f"{value:.2%}".replace("%", " %") if name.endswith("/acc") else f"{value:.4f}"
