@@ -28,9 +28,10 @@ from hydra.core.utils import run_job
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
+from dlrun.config import conf_folder
 from dlrun.errors import RunFailed, UserError, choices
 from dlrun.runfolder import RunFolder, new_run_id
 
@@ -40,15 +41,6 @@ OURS = (".hydra", "checkpoints", "dlrun.log", "summary.json")  # what a run that
 
 class JobFailed(RuntimeError):
     """One job of a multirun failed; a plain message, which survives the way back from another process."""
-
-
-def conf_folder() -> Path:
-    """`conf/` inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).parent
-    for folder in (package / "conf", package.parent / "conf"):
-        if folder.is_dir():
-            return folder
-    raise UserError(f"the configs of dlrun are missing: no {package / 'conf'}; install it again")
 
 
 def parse_arguments(words: Sequence[str]) -> Namespace:
@@ -202,9 +194,11 @@ def _multirun(words: Sequence[str], args: Namespace, cfg: DictConfig) -> None:
         for folder in failed:
             print(f"  {folder.path}  {folder.read_summary()['error']}", file=sys.stderr)
         raise
-    finally:
+    except UserError:  # in the composition of the first job: nothing was launched
         if made:
+            (path / "multirun.yaml").unlink(missing_ok=True)
             _remove(path, [path.parent.parent, path.parent, path])
+        raise
 
 
 def _hydra_main(words: Sequence[str]) -> None:
@@ -224,7 +218,8 @@ def _train(cfg: DictConfig) -> float | None:
 
     logging.captureWarnings(True)
     hydra_cfg = HydraConfig.get()
-    return train(plain(cfg), Path(hydra_cfg.runtime.output_dir), _run_id, dict(hydra_cfg.runtime.choices))
+    path, chosen = Path(hydra_cfg.runtime.output_dir), dict(hydra_cfg.runtime.choices)
+    return train(plain(cfg), path, _run_id, chosen, ["dlrun", *sys.argv[1:]])
 
 
 def _multirun_job(cfg: DictConfig) -> float | None:
@@ -235,7 +230,9 @@ def _multirun_job(cfg: DictConfig) -> float | None:
     hydra_cfg = HydraConfig.get()
     path, log = Path(hydra_cfg.runtime.output_dir), logging.getLogger("dlrun")
     try:
-        return train(plain(cfg), path, new_run_id(), dict(hydra_cfg.runtime.choices), Path(hydra_cfg.sweep.dir).name)
+        chosen, group = dict(hydra_cfg.runtime.choices), Path(hydra_cfg.sweep.dir).name
+        # The command that makes this job alone, not the sweep's.
+        return train(plain(cfg), path, new_run_id(), chosen, ["dlrun", *hydra_cfg.overrides.task], group)
     except UserError as error:
         log.error("%s", error)
         raise JobFailed(str(error)) from None
@@ -269,6 +266,8 @@ def explained(error: Exception) -> UserError:
     cause: Any = error.__cause__ or error
     if isinstance(error, OverrideParseException):
         return UserError(f"can't read '{error.override}': {_one_line(error)}")
+    if isinstance(error, MissingMandatoryValue):
+        return UserError(f"{error.full_key}: is missing; say {error.full_key}=…")
     parent, key = getattr(cause, "parent_node", None), getattr(cause, "key", None)
     if "is not in struct" in str(cause) or "not in '" in str(cause):
         known = [str(k) for k in parent if k != "hydra"] if isinstance(parent, DictConfig) else []

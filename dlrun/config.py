@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Gt, Le, Lt
@@ -14,6 +15,15 @@ from dlrun.registry import Count, Index, NonNegative, Positive, Share, check_opt
 # As in Lightning: a whole number counts batches, a fraction is a share of them, null is all.
 Limit = Count | Annotated[float, Gt(0), Le(1)]
 EMADecay = Annotated[float, Gt(0), Lt(1)]
+
+
+def conf_folder() -> Path:
+    """`conf/` inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    for folder in (package / "conf", package.parent / "conf"):
+        if folder.is_dir():
+            return folder
+    raise UserError(f"the configs of dlrun are missing: no {package / 'conf'}; install it again")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +180,7 @@ def parse(config: Mapping[str, Any]) -> Config:
         "trainer": _typed(config["trainer"], TrainerConfig, "trainer"),
         "tracking": _tracking(config["tracking"]),
     }
-    check_options(_plain, plain, "config")
+    check_options(_plain, plain, "")
     return Config(**plain, **parts)
 
 

@@ -5,7 +5,10 @@ The only file that touches the set-up of `torch.distributed`. One process is the
 
 from __future__ import annotations
 
+import getpass
+import hashlib
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,16 +31,10 @@ def refuse_several() -> None:
 
 @contextmanager
 def one_at_a_time(folder: Path) -> Iterator[None]:
-    """Lets one process of this machine at a time into `folder`: several that start at once download once."""
+    """Lets one process of this machine at a time work on `folder`: several that start at once download once."""
     from filelock import FileLock
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
-        lock.acquire()
-    except OSError as error:
-        raise UserError(f"data.root: can't write to {folder} ({error.strerror})") from error
-    try:
+    # Not in the folder itself, which isn't made for a download that fails.
+    name = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
+    with FileLock(Path(tempfile.gettempdir()) / f"dlrun-{getpass.getuser()}-{name}.lock"):
         yield
-    finally:
-        lock.release()

@@ -95,13 +95,14 @@ def check_options(builder: Callable[..., Any], options: Mapping[str, Any], key: 
         p.name: p for p in inspect.signature(builder).parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY
     }
     hints = _hints(builder)
+    prefix = f"{key}." if key else ""
     for name, value in options.items():
         if name not in parameters:
-            raise UserError(f"{key}.{name}: unknown option{choices(str(name), parameters)}")
-        check_value(value, hints.get(name, Any), f"{key}.{name}")
+            raise UserError(f"{prefix}{name}: unknown option{choices(str(name), parameters)}")
+        check_value(value, hints.get(name, Any), f"{prefix}{name}")
     for name, parameter in parameters.items():
         if name not in options and parameter.default is inspect.Parameter.empty:
-            raise UserError(f"{key}.{name}: is missing; expected {describe(hints.get(name, Any))}")
+            raise UserError(f"{prefix}{name}: is missing; expected {describe(hints.get(name, Any))}")
 
 
 def check_value(value: Any, annotation: Any, key: str) -> None:

@@ -8,7 +8,6 @@ import platform
 import secrets
 import string
 import subprocess
-import sys
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -98,8 +97,3 @@ def git_state() -> dict[str, Any] | None:
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def command() -> list[str]:
-    """The command line that made the run."""
-    return ["dlrun", *sys.argv[1:]]

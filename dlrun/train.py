@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +24,7 @@ from dlrun.distributed import refuse_several
 from dlrun.errors import RunFailed, UserError
 from dlrun.plugins import load_plugins
 from dlrun.profiler import Profiler
-from dlrun.runfolder import RunFolder, command, git_state, versions
+from dlrun.runfolder import RunFolder, git_state, versions
 from dlrun.tracking import Mistake, Predictions, Trackers
 from dlrun.tracking.files import MetricsFile
 from dlrun.tracking.terminal import Terminal
@@ -34,18 +35,24 @@ WORST_MISTAKES = 32
 
 
 def train(
-    config: Mapping[str, Any], path: Path, run_id: str, choices: Mapping[str, Any], group: str | None = None
+    config: Mapping[str, Any],
+    path: Path,
+    run_id: str,
+    choices: Mapping[str, Any],
+    command: Sequence[str],
+    group: str | None = None,
 ) -> float | None:
     """Train as `config` says and leave everything in `path`; returns the best value of the monitored metric.
 
-    `choices` are the names taken from the config groups, for the header; `group` is the sweep that the run is part of.
+    `choices` are the names taken from the config groups, for the header; `command` makes the same run again; `group` is
+    the sweep that it is part of.
     Raises UserError before anything was trained, RunFailed after that.
     """
     folder = RunFolder(path)
     folder.claim(run_id)
     began = time.monotonic()
     try:
-        typed, run = _prepare(config, folder, choices)
+        typed, run = _prepare(config, folder, choices, command)
     except UserError as error:
         folder.update_summary(status="failed", error=str(error), exit_code=2, seconds=time.monotonic() - began)
         raise
@@ -57,7 +64,9 @@ def train(
     return _train(typed, config, run, folder, run_id, choices, group, began)
 
 
-def _prepare(config: Mapping[str, Any], folder: RunFolder, choices: Mapping[str, Any]) -> tuple[Config, Run]:
+def _prepare(
+    config: Mapping[str, Any], folder: RunFolder, choices: Mapping[str, Any], command: Sequence[str]
+) -> tuple[Config, Run]:
     refuse_several()
     load_plugins(list(config.get("plugins") or []))
     typed = parse(config)
@@ -65,7 +74,7 @@ def _prepare(config: Mapping[str, Any], folder: RunFolder, choices: Mapping[str,
     with atomic_write(folder.config) as file:
         file.write(yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True).encode())
     parameters = sum(p.numel() for p in run.parts["weights"].parameters())
-    folder.update_summary(parameters=parameters, versions=versions(), git=git_state(), command=command())
+    folder.update_summary(parameters=parameters, versions=versions(), git=git_state(), command=list(command))
     _header(typed, run, choices, parameters)
     return typed, run
 
@@ -248,7 +257,7 @@ def _farewell(folder: RunFolder, summary: Mapping[str, Any], monitor: str) -> No
         log.info("best   %s %s in epoch %d", monitor, _value(monitor, best[monitor]), best["epoch"])
     if test:
         log.info("test   %s", "  ".join(f"{name} {_value(name, value)}" for name, value in test.items()))
-    log.info("folder %s   (%.1f s)", folder.path, summary["seconds"])
+    log.info("folder %s   (%.1f s)", os.path.relpath(folder.path), summary["seconds"])
 
 
 def _value(name: str, value: float) -> str:

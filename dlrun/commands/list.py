@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from dlrun.compose import conf_folder
+from dlrun.config import conf_folder
 from dlrun.errors import UserError, choices
 from dlrun.plugins import load_plugins
 from dlrun.registry import REGISTRIES
@@ -30,7 +30,7 @@ def run(words: Sequence[str]) -> int:
     if form == "json":
         print(json.dumps(chosen, indent=2, ensure_ascii=False))
         return 0
-    width = max(len(name) for group in chosen.values() for name in group)
+    width = max((len(name) for group in chosen.values() for name in group), default=0)
     for group, entries in chosen.items():
         print(group)
         for name, summary in entries.items():

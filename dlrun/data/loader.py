@@ -73,6 +73,7 @@ class Batches:
             sampler=keys,
             num_workers=min(self.num_workers, len(keys)),
             pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # or it draws a number from the global one, and dropout sees others
         )
         return zip(keys, map(_or_raise, loader), strict=True)
 

@@ -102,12 +102,20 @@ def _present_or_downloaded(make: Callable[..., Any], root: Path, train: bool, do
         try:
             return make(root, train=train, download=True)
         except (URLError, RuntimeError, OSError) as error:
+            _remove_empty(root)
             reason = " ".join(str(error).split())
             raise UserError(f"data: can't download {make.__name__} ({reason}); {by_hand}") from error
         except Exception as error:  # what tarfile, pickle and zlib raise on a damaged archive
             raise UserError(
                 f"data.root: {make.__name__} in {root} is damaged ({error}); delete it and run again"
             ) from error
+
+
+def _remove_empty(folder: Path) -> None:
+    """The folders that a download made before it failed."""
+    for empty in sorted([*folder.rglob("*"), folder], key=lambda path: len(path.parts), reverse=True):
+        if empty.is_dir() and not any(empty.iterdir()):
+            empty.rmdir()
 
 
 def _in_memory(dataset: Any, image_size: list[int] | None) -> PixelSplit:

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import CommandLine
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from dlrun.registry import models
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+
+
+@pytest.fixture
+def compose_config() -> Callable[..., dict[str, Any]]:
+    """compose_config("model=mlp", "seed=1") is the config that `dlrun model=mlp seed=1` would train with, as a dict."""
+
+    def composed(*overrides: str) -> dict[str, Any]:
+        GlobalHydra.instance().clear()  # a test before this one may have left one behind
+        with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+            return OmegaConf.to_container(compose("config", list(overrides)), resolve=True, throw_on_missing=True)
+
+    return composed
+
+
+@pytest.fixture
+def dlrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    assert models["mlp"]  # all are imported, and what a test's plugin adds goes with the test
+    monkeypatch.setattr(models, "_builders", dict(models._builders))
+    return CommandLine(tmp_path, monkeypatch, capsys)

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from dlrun.atomic import atomic_write
+
+
+def test_old_file_stands_until_the_block_ends(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with atomic_write(path) as file:
+        file.write(b"new" * 10_000)
+        file.flush()
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new" * 10_000
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("before", [None, b"old"])
+def test_nothing_is_left_of_a_block_that_raises(tmp_path, error, before):
+    path = tmp_path / "file"
+    if before is not None:
+        path.write_bytes(before)
+    with pytest.raises(error), atomic_write(path) as file:
+        file.write(b"half")
+        raise error
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == ({} if before is None else {"file": before})
+
+
+def test_killed_in_the_middle(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    script = """if True:
+        import os, pathlib, signal, sys
+        from dlrun.atomic import atomic_write
+        with atomic_write(pathlib.Path(sys.argv[1])) as file:
+            file.write(b"half"); file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    assert subprocess.run([sys.executable, "-c", script, str(path)]).returncode == -signal.SIGKILL
+    assert path.read_bytes() == b"old"
+
+
+def test_on_disk_before_the_rename_and_the_rename_too(tmp_path, monkeypatch):
+    path, calls = tmp_path / "file", []
+    fsync, replace = os.fsync, os.replace
+
+    def recorded_fsync(descriptor):
+        state = os.fstat(descriptor)
+        calls.append(("fsync", state.st_ino, state.st_size))
+        fsync(descriptor)
+
+    def recorded_replace(source, target):
+        calls.append(("replace", os.stat(source).st_ino, target))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", recorded_fsync)
+    monkeypatch.setattr(os, "replace", recorded_replace)
+    with atomic_write(path) as file:
+        file.write(b"12345")
+    inode, folder = path.stat().st_ino, tmp_path.stat()
+    # All five bytes when it is flushed to disk, none left in Python's buffer.
+    assert calls == [("fsync", inode, 5), ("replace", inode, path), ("fsync", folder.st_ino, folder.st_size)]

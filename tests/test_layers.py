@@ -1,0 +1,54 @@
+"""A file imports only from floors below its own."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent.parent / "dlrun"
+FLOORS = [
+    {"errors", "registry", "spec", "distributed", "atomic", "plugins"},
+    {"data", "models", "tasks", "optim", "schedules", "precision"},
+    {"runfolder", "checkpoint", "tracking", "profiler"},
+    {"trainer"},
+    {"config", "build"},
+    {"train", "commands"},
+    {"cli", "compose", "__main__"},
+]
+# A floor has some order of its own; each of these is one step on the way, and there is no step back.
+WITHIN = {
+    ("registry", "errors"),
+    ("plugins", "errors"),
+    ("distributed", "errors"),
+    ("checkpoint", "runfolder"),
+    ("build", "config"),
+    ("cli", "compose"),
+    ("__main__", "cli"),
+}
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(path: Path) -> set[str]:
+    modules = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "dlrun":
+            parts = node.module.split(".")
+            modules |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+    return modules - {"__version__"}
+
+
+def test_every_import_goes_down() -> None:
+    floor = {name: number for number, names in enumerate(FLOORS) for name in names}
+    files = [path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"]
+    assert len(files) > 40
+    assert {room(path) for path in files} == set(floor), "a new room needs a floor"
+    wrong = []
+    for path in files:
+        for target in imported_rooms(path):
+            here = room(path)
+            if target != here and floor[target] >= floor[here] and (here, target) not in WITHIN:
+                wrong.append(f"{path.relative_to(PACKAGE)} (floor {floor[here]}) imports {target} ({floor[target]})")
+    assert not wrong, "\n".join(wrong)

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import json
+import os
+import platform
+import string
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+
+import dlrun
+from dlrun.errors import UserError
+from dlrun.runfolder import RunFolder, git_state, new_run_id, versions
+
+
+def strictly(path: Path):
+    """The file as JSON without JavaScript's NaN and Infinity, which other languages refuse."""
+
+    def refuse(constant: str):
+        raise AssertionError(f"{constant} isn't JSON")
+
+    return json.loads(path.read_bytes().decode("utf-8"), parse_constant=refuse)
+
+
+def test_naming_a_folder_makes_nothing(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    assert folder.best == tmp_path / "run" / "checkpoints" / "best.pt"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_claimed_once(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.claim("abcd1234")
+    assert strictly(folder.summary) == {"format": 1, "run_id": "abcd1234", "status": "running"}
+    assert folder.checkpoints.is_dir()
+    folder.best.write_bytes(b"precious")
+    with pytest.raises(UserError) as caught:
+        RunFolder(tmp_path).claim("efgh5678")
+    assert str(caught.value) == f"hydra.run.dir: {tmp_path} already holds a run; choose another folder"
+    assert strictly(folder.summary)["run_id"] == "abcd1234"
+    assert folder.best.read_bytes() == b"precious"
+
+
+def test_summary_is_json_whatever_is_in_it(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.claim("abcd1234")
+    folder.update_summary(status="failed", error="Größe × 😀\n", seconds=1.5)
+    best = {"val/loss": float("nan"), "list": [1, (float("inf"), -float("inf"), numpy.float64("nan"))], "none": None}
+    told = folder.update_summary(status="completed", best=best)
+    expected = {
+        "format": 1,
+        "run_id": "abcd1234",
+        "status": "completed",
+        "error": "Größe × 😀\n",
+        "seconds": 1.5,
+        "best": {"val/loss": None, "list": [1, [None, None, None]], "none": None},
+    }
+    assert strictly(folder.summary) == expected
+    assert "Größe × 😀".encode() in folder.summary.read_bytes()  # for people, not \u00f6
+    assert folder.read_summary() == expected
+    assert told["error"] == expected["error"]
+
+
+def test_summary_stays_whole_when_an_update_fails(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.claim("abcd1234")
+    with pytest.raises(TypeError):
+        folder.update_summary(status=object())
+    assert strictly(folder.summary) == {"format": 1, "run_id": "abcd1234", "status": "running"}
+    assert sorted(os.listdir(tmp_path)) == ["checkpoints", "summary.json"]
+
+
+def test_summary_is_utf8_in_every_locale(tmp_path):
+    script = """if True:
+        import sys, pathlib
+        from dlrun.runfolder import RunFolder
+        folder = RunFolder(pathlib.Path(sys.argv[1]))
+        folder.claim("abcd1234")
+        folder.update_summary(error="Gr\\u00f6\\u00dfe")
+        folder.update_summary(status="failed")
+    """
+    plain = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=plain, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert strictly(tmp_path / "summary.json")["error"] == "Größe"
+
+
+def test_run_ids():
+    ids = {new_run_id() for _ in range(1000)}
+    assert len(ids) == 1000
+    assert {len(run_id) for run_id in ids} == {8}
+    assert set("".join(ids)) == set(string.ascii_lowercase + string.digits)
+
+
+def test_versions_are_those_that_run():
+    found = versions()
+    assert found["dlrun"] == dlrun.__version__
+    assert found["python"] == platform.python_version()
+    assert found["torch"] == torch.__version__.partition("+")[0]
+    assert found["numpy"] == numpy.__version__
+    expected = {"dlrun", "python", "platform", "torch", "torchvision", "hydra-core", "albumentations", "numpy", "wandb"}
+    assert found.keys() == expected
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A real repository with one commit, as the working directory; call it to run git."""
+
+    def git(*words: str) -> str:
+        identity = ("-c", "user.name=A", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false")
+        return subprocess.run(["git", *identity, *words], check=True, capture_output=True, text=True).stdout.strip()
+
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))  # look no higher for a repository
+    monkeypatch.chdir(tmp_path)
+    git("init", "--quiet")
+    (tmp_path / "model.py").write_text("a = 1\n")
+    git("add", "model.py")
+    git("commit", "--quiet", "-m", "first")
+    return git
+
+
+def test_git_state(repository, tmp_path, monkeypatch):
+    first = repository("rev-parse", "HEAD")
+    assert len(first) == 40
+    assert git_state() == {"commit": first, "dirty": False}
+    (tmp_path / "outputs.txt").write_text("not added to git: results, say")
+    assert git_state() == {"commit": first, "dirty": False}
+    (tmp_path / "model.py").write_text("a = 2\n")
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path / "folder")
+    assert git_state() == {"commit": first, "dirty": True}
+    monkeypatch.chdir(tmp_path)
+    repository("add", "model.py")
+    assert git_state() == {"commit": first, "dirty": True}
+    repository("commit", "--quiet", "-m", "second")
+    assert git_state() == {"commit": repository("rev-parse", "HEAD"), "dirty": False}
+
+
+def test_no_git_state_without_a_commit_a_repository_or_git(repository, tmp_path, monkeypatch):
+    empty = tmp_path / "empty"
+    repository("init", "--quiet", "empty")
+    monkeypatch.chdir(empty)
+    assert git_state() is None
+    monkeypatch.chdir(tmp_path)
+    assert git_state() is not None
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    assert git_state() is None
+    monkeypatch.undo()
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    (tmp_path / ".git").rename(tmp_path / "no_git")
+    monkeypatch.chdir(tmp_path)
+    assert git_state() is None
