@@ -61,6 +61,9 @@ def train(
         message = f"{type(error).__name__}: {error}"
         folder.update_summary(status="failed", error=message, exit_code=1, seconds=time.monotonic() - began)
         raise RunFailed(message, 1) from error
+    except (KeyboardInterrupt, SystemExit) as error:
+        folder.update_summary(**_interrupted(error), seconds=time.monotonic() - began)
+        raise
     return _train(typed, config, run, folder, run_id, choices, group, began)
 
 
@@ -114,8 +117,8 @@ def _train(
     except (TrainingError, UserError, OSError) as error:
         log.error("%s", error)
         summary["error"] = f"{type(error).__name__}: {error}"
-    except KeyboardInterrupt:
-        summary |= {"status": "preempted", "error": "SIGINT", "exit_code": 130}
+    except (KeyboardInterrupt, SystemExit) as error:  # outside of the loop, or a second time
+        summary |= _interrupted(error)
     except Exception as error:
         log.exception("the run failed")
         summary["error"] = f"{type(error).__name__}: {error}"
@@ -187,6 +190,12 @@ def _signals_stop(trainer: Trainer) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
+def _interrupted(error: BaseException) -> dict[str, Any]:
+    """cli.py turns SIGTERM into SystemExit(143)."""
+    number = signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM
+    return {"status": "preempted", "error": number.name, "exit_code": 128 + number}
+
+
 def _test(trainer: Trainer, run: Run, folder: RunFolder, trackers: Trackers) -> dict[str, float]:
     """The best checkpoint on the test split: its first and only look at it."""
     trainer.load_weights(checkpoint.load(folder.best, run.device))
@@ -220,7 +229,7 @@ def _close(
     summary = {**summary, "seconds": seconds, "best": {}}
     if trainer is not None:
         progress = trainer.progress
-        rate = trainer.samples_seen / progress.seconds if progress.seconds else None
+        rate = trainer.samples_seen / trainer.train_seconds if trainer.train_seconds else None
         summary |= {"epochs": progress.epoch, "steps": progress.step, "samples_per_second": rate, "best": progress.best}
     summary = folder.update_summary(**summary)
     for tracker in trackers.trackers:

@@ -78,7 +78,8 @@ class Trainer:
     profiler: Any = None  # anything with step(), told of every optimizer step
     progress: Progress = field(default_factory=Progress)
     stop_requested: bool = False  # set by a signal handler: end at the next step boundary
-    samples_seen: int = 0
+    samples_seen: int = 0  # by this process
+    train_seconds: float = 0.0  # without evaluation and checkpoints
 
     def fit(self) -> Literal["finished", "stopped_early", "preempted"]:
         """Train until the steps are done, nothing improves any more, or somebody asks to stop."""
@@ -86,10 +87,14 @@ class Trainer:
         base_rates = [group["lr"] for group in self.optimizer.param_groups]
         began = time.monotonic() - progress.seconds
         while progress.step < limits.max_steps:
+            if self.stop_requested:
+                return "preempted"
             started = time.monotonic()
             row, samples = self._train_epoch(base_rates)
             trained = time.monotonic() - started
-            if self.stop_requested and progress.step < limits.max_steps:
+            self.samples_seen += samples
+            self.train_seconds += trained
+            if self.stop_requested and progress.position < len(self.train_batches):
                 progress.seconds = time.monotonic() - began
                 self.save("last", self.state())
                 return "preempted"
@@ -144,7 +149,6 @@ class Trainer:
             if progress.step >= limits.max_steps or self.stop_requested:
                 break
         bar.close()
-        self.samples_seen += seen
         return {"lr": rate, **self._read(sums, seen)}, seen
 
     def _update(self, base_rates: list[float]) -> tuple[float, Tensor | None]:

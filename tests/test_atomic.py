@@ -27,9 +27,14 @@ def test_nothing_is_left_of_a_block_that_raises(tmp_path, error, before):
     path = tmp_path / "file"
     if before is not None:
         path.write_bytes(before)
-    with pytest.raises(error), atomic_write(path) as file:
-        file.write(b"half")
-        raise error
+
+    def write():
+        with atomic_write(path) as file:
+            file.write(b"half")
+            raise error
+
+    with pytest.raises(error):
+        write()
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == ({} if before is None else {"file": before})
 
 

@@ -87,6 +87,7 @@ class Malicious:
         return Path.touch, (self.path,)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol 4")
 @pytest.mark.parametrize("write", [torch.save, lambda whole, path: path.write_bytes(pickle.dumps(whole))])
 def test_code_in_a_checkpoint_is_not_run(tmp_path, write):
     path, trap = tmp_path / "best.pt", tmp_path / "trap"
@@ -145,9 +146,10 @@ def draws():
 
 
 def test_random_state(tmp_path):
+    whole = state()
     random.seed(1), np.random.seed(2), torch.manual_seed(3)
     draws()
-    checkpoint.save(tmp_path / "last.pt", state(random=checkpoint.random_state()))
+    checkpoint.save(tmp_path / "last.pt", whole | {"random": checkpoint.random_state()})
     expected = [draws(), draws()]
     assert expected[0] != expected[1]
     random.seed(4), np.random.seed(5), torch.manual_seed(6)

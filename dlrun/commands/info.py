@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from dlrun.build import build_model, build_source, seed_everything
@@ -81,9 +82,10 @@ def trace(model: nn.Module, spec: DataSpec) -> tuple[list[Layer], int]:
     try:
         with warnings.catch_warnings():  # of a setting for Intel's GPUs that the next line touches
             warnings.simplefilter("ignore")
-            # oneDNN has one operator for a recurrent layer, which torch counts nothing for; else it's matrix products.
+            # oneDNN's recurrent layer and, in older torch, fused attention are single operators that torch counts
+            # nothing for; without them they are matrix products.
             without_onednn = torch.backends.mkldnn.flags(enabled=False)  # type: ignore[attr-defined]
-            with without_onednn, FlopCounterMode(display=False) as counter:
+            with without_onednn, sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
                 model(sample)
     finally:
         for hook in hooks:

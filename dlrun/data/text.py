@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -52,6 +53,16 @@ def text_csv(
     return _texts(common, texts, labels, class_names, vocab_size, max_length, test_fraction)
 
 
+@dataclass(frozen=True)
+class Decoder:
+    """Token ids back to words (a class, because loader processes have to be handed it)."""
+
+    words: dict[int, str]
+
+    def __call__(self, ids: list[int]) -> str:
+        return " ".join(self.words[number] for number in ids if number != PAD)
+
+
 def _texts(
     common: DataOptions,
     texts: Sequence[str],
@@ -73,10 +84,7 @@ def _texts(
     positions = [split.inputs.flatten().tolist() for split in (carved.train, carved.val, carved.test)]  # type: ignore[attr-defined]
     tokenizer.train_from_iterator([texts[i] for i in positions[0]], trainer)
     tokenizer.enable_truncation(max_length)
-    decoder = {id: token for token, id in tokenizer.get_vocab().items()}
-
-    def decode(ids: list[int]) -> str:
-        return " ".join(decoder[id] for id in ids if id != PAD)
+    decode = Decoder({number: word for word, number in tokenizer.get_vocab().items()})
 
     def encoded(chosen: list[int], targets: torch.Tensor) -> TokenSplit:
         tokens = torch.full((len(chosen), max_length), PAD, dtype=torch.int32)

@@ -106,5 +106,5 @@ def test_an_even_kernel_is_refused() -> None:
 
 
 def test_a_table_is_refused_with_what_would_do() -> None:
-    with pytest.raises(UserError, match="model 'cnn' takes images and text.*choose perceptron or mlp"):
+    with pytest.raises(UserError, match=r"model 'cnn' takes images and text.*choose perceptron or mlp"):
         models.build("cnn", {}, DataSpec("tabular", (8,), CLASSES))

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from dlrun.data.augment import Augment
+from dlrun.data.loader import Batches
+from dlrun.data.prepare import Mix
+from dlrun.data.source import ArraySplit, PixelSplit
+from dlrun.errors import UserError
+
+CPU = torch.device("cpu")
+TRANSFORMS = [{"HorizontalFlip": {}}, {"Affine": {"rotate": [-30, 30], "p": 0.8}}, {"GaussNoise": {"p": 0.5}}]
+
+
+def batches(size: int, batch_size: int, **options) -> Batches:
+    """Samples that are their own number, and three times it as a target."""
+    numbers = torch.arange(size)
+    return Batches(ArraySplit(numbers, 3 * numbers), batch_size, lambda batch: batch, CPU, **options)
+
+
+def numbers(epoch) -> list[list[int]]:
+    drawn = list(epoch)
+    assert all(torch.equal(targets, 3 * inputs) for inputs, targets in drawn)
+    return [inputs.tolist() for inputs, _ in drawn]
+
+
+def flat(lists: list[list[int]]) -> list[int]:
+    return [number for part in lists for number in part]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_every_sample_once_per_epoch(seed):
+    train = batches(23, 5, shuffle_seed=seed)
+    epochs = [numbers(train.epoch(epoch)) for epoch in range(4)]
+    assert len(train) == 5
+    assert [[len(batch) for batch in epoch] for epoch in epochs] == [[5, 5, 5, 5, 3]] * 4
+    assert [sorted(flat(epoch)) for epoch in epochs] == [list(range(23))] * 4
+    assert len({tuple(flat(epoch)) for epoch in epochs}) == 4
+    assert [numbers(train.epoch(epoch)) for epoch in range(4)] == epochs
+
+
+def test_evaluation_keeps_the_order():
+    assert numbers(batches(7, 3).epoch(0)) == numbers(batches(7, 3).epoch(5)) == [[0, 1, 2], [3, 4, 5], [6]]
+
+
+def pictures(workers: int, seed: int = 0) -> Batches:
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (22, 8, 8, 3), dtype=np.uint8))
+    return Batches(
+        PixelSplit(pixels, torch.arange(22) % 4),
+        4,
+        lambda batch: batch.float(),
+        CPU,
+        shuffle_seed=seed,
+        augment=Augment(TRANSFORMS, seed),
+        mix=Mix(0.5, 0.5, 4, seed),
+        num_workers=workers,
+    )
+
+
+def test_number_of_workers_changes_nothing():
+    alone, one_worker, two_workers = pictures(0), pictures(1), pictures(2)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    for epoch in (0, 1):
+        expected = list(alone.epoch(epoch))
+        assert len(expected) == 6
+        for several in (one_worker.epoch(epoch), two_workers.epoch(epoch)):
+            for one, other in zip(expected, several, strict=True):
+                assert torch.equal(one[0], other[0])
+                assert torch.equal(one[1], other[1])
+    assert torch.equal(torch.get_rng_state(), before)  # dropout draws the same, too
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_rest_of_an_epoch(workers):
+    whole = list(pictures(0).epoch(3))
+    for start in (0, 1, 4, 5, 6):
+        rest = list(pictures(workers if start in (1, 6) else 0).epoch(3, start))
+        assert len(rest) == 6 - start
+        for (inputs, targets), expected in zip(rest, whole[start:], strict=True):
+            assert torch.equal(inputs, expected[0])
+            assert torch.equal(targets, expected[1])
+
+
+def test_nothing_before_the_start_is_read():
+    @dataclass
+    class Recording(ArraySplit):
+        read: list[int]
+
+        def fetch(self, indices):
+            self.read += indices.tolist()
+            return super().fetch(indices)
+
+    split = Recording(torch.arange(20), torch.arange(20), [])
+    train = Batches(split, 4, lambda batch: batch, CPU, shuffle_seed=0)
+    rest = flat([inputs.tolist() for inputs, _ in train.epoch(0, 3)])
+    assert split.read == rest
+    assert len(rest) == 8
+
+
+@pytest.mark.parametrize(
+    ("size", "batch_size", "training", "expected"),
+    [
+        (21, 5, True, [5, 5, 5, 5]),  # batch norm can't train on one sample
+        (21, 5, False, [5, 5, 5, 5, 1]),
+        (22, 5, True, [5, 5, 5, 5, 2]),
+        (20, 5, True, [5, 5, 5, 5]),
+        (1, 5, True, [1]),
+        (3, 5, True, [3]),
+        (4, 1, True, [1, 1, 1, 1]),
+    ],
+)
+def test_sizes_and_samples(size, batch_size, training, expected):
+    made = batches(size, batch_size, shuffle_seed=0 if training else None)
+    assert [len(batch) for batch in numbers(made.epoch(0))] == expected
+    assert len(made) == len(expected)
+    assert made.samples(0, 0) == 0
+    for start in range(len(expected)):
+        for stop in range(start + 1, len(expected) + 1):
+            assert made.samples(start, stop) == sum(expected[start:stop]), (start, stop)
+
+
+def test_the_sample_left_out_changes():
+    train = batches(21, 5, shuffle_seed=0)
+    left_out = [set(range(21)) - set(flat(numbers(train.epoch(epoch)))) for epoch in range(20)]
+    assert all(len(out) == 1 for out in left_out)
+    assert len(set.union(*left_out)) > 8
+
+
+@pytest.mark.parametrize("limit", [1, 3, 5, 99])
+def test_limit_is_the_beginning_of_the_epoch(limit):
+    whole = numbers(batches(23, 5, shuffle_seed=0).epoch(1))
+    limited = batches(23, 5, shuffle_seed=0, limit=limit)
+    assert numbers(limited.epoch(1)) == whole[:limit]
+    assert len(limited) == min(limit, 5)
+    assert limited.samples(0, len(limited)) == sum(map(len, whole[:limit]))
+
+
+class Broken(ArraySplit):
+    """Can't read its sample 7."""
+
+    error: Exception = UserError("data: can't read the image 7.jpg (truncated)")
+
+    def fetch(self, indices):
+        if 7 in indices.tolist():
+            raise self.error
+        return super().fetch(indices)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_users_error_arrives_as_it_is(workers):
+    split = Broken(torch.arange(12), torch.arange(12))
+    drawn = []
+    with pytest.raises(UserError) as caught:
+        drawn.extend(Batches(split, 3, lambda batch: batch, CPU, num_workers=workers).epoch(0))
+    assert type(caught.value) is UserError
+    assert str(caught.value) == "data: can't read the image 7.jpg (truncated)"
+    assert [inputs.tolist() for inputs, _ in drawn] == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_a_bug_in_a_worker_keeps_its_traceback():
+    class Buggy(Broken):
+        error = ZeroDivisionError("a bug")
+
+    with pytest.raises(ZeroDivisionError, match=r"(?s)Traceback .*in fetch.*a bug"):
+        list(Batches(Buggy(torch.arange(12), torch.arange(12)), 3, lambda batch: batch, CPU, num_workers=1).epoch(0))

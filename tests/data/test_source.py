@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.model_selection import train_test_split
+
+from dlrun.data.source import ArraySplit, DataOptions, PixelSplit, TokenSplit, check_classes, limited, pixel_statistics
+from dlrun.errors import UserError
+
+COMMON = DataOptions(Path("data"), val_fraction=0.1, split_seed=0)
+CLASSES = np.repeat([0, 1, 2], [120, 60, 20])[np.random.default_rng(0).permutation(200)]  # 6 : 3 : 1
+SPLIT = ArraySplit(torch.arange(200), torch.from_numpy(CLASSES))
+
+
+def test_carved_as_scikit_learn_does_it():
+    rest, test = train_test_split(np.arange(200), test_size=0.2, stratify=CLASSES, random_state=0)
+    train, val = train_test_split(rest, test_size=0.1, stratify=CLASSES[rest], random_state=0)
+    carved = COMMON.carve(SPLIT, 0.2)
+    for split, expected in ((carved.train, train), (carved.val, val), (carved.test, test)):
+        assert split.inputs.tolist() == expected.tolist()
+        assert split.targets.tolist() == CLASSES[expected].tolist()
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_carved_splits_are_disjoint_and_stratified(seed):
+    options = DataOptions(Path("data"), 0.25, seed)
+    carved = options.carve(SPLIT, 0.2)
+    parts = [carved.train, carved.val, carved.test]
+    assert sorted(torch.cat([part.inputs for part in parts]).tolist()) == list(range(200))
+    assert [torch.bincount(part.targets).tolist() for part in parts] == [[72, 36, 12], [24, 12, 4], [24, 12, 4]]
+    again = options.carve(SPLIT, 0.2)
+    assert torch.equal(again.train.inputs, carved.train.inputs)
+    assert not torch.equal(DataOptions(Path("data"), 0.25, seed + 1).carve(SPLIT, 0.2).test.inputs, carved.test.inputs)
+
+
+def test_splits_that_are_there_are_kept():
+    own = ArraySplit(torch.arange(5), torch.zeros(5, dtype=torch.int64))
+    carved = COMMON.carve(SPLIT, None, own)
+    assert carved.val is own
+    assert len(carved.test) == 0
+    assert carved.train.inputs.tolist() == list(range(200))
+    carved = COMMON.carve(SPLIT, 0.2, own)
+    assert (len(carved.train), carved.val, len(carved.test)) == (160, own, 40)
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [[0, 0, 0, 0, 1], [0, 1, 2, 3, 0, 1, 2, 3], [0]],  # a class of one, a test split smaller than its classes, …
+)
+def test_too_few_to_carve(targets):
+    with pytest.raises(UserError, match=rf"^data: can't hold out 0\.2 of {len(targets)} samples, class by class: "):
+        COMMON.carve(ArraySplit(torch.arange(len(targets)), torch.tensor(targets)), 0.2)
+
+
+def test_limited():
+    few = limited(SPLIT, 50, seed=0)
+    chosen = few.inputs.tolist()
+    assert len(chosen) == len(set(chosen)) == 50
+    assert chosen == sorted(chosen) != list(range(50))
+    assert few.targets.tolist() == CLASSES[chosen].tolist()
+    assert limited(SPLIT, 50, seed=0).inputs.tolist() == chosen
+    assert limited(SPLIT, 50, seed=1).inputs.tolist() != chosen
+    for limit in (None, 200, 1000):
+        assert limited(SPLIT, limit, seed=0) is SPLIT
+
+
+def test_tokens_are_cut_to_the_longest_of_the_batch():
+    tokens = torch.tensor([[5, 6, 7, 0, 0], [8, 0, 0, 0, 0], [0, 0, 0, 0, 0], [2, 3, 4, 5, 6]])
+    split = TokenSplit(tokens, torch.arange(4), decode=lambda ids: "-".join(map(str, ids)))
+    assert split.fetch(torch.tensor([1, 0])).tolist() == [[8, 0, 0], [5, 6, 7]]
+    assert split.fetch(torch.tensor([1, 1])).tolist() == [[8], [8]]
+    assert split.fetch(torch.tensor([3])).tolist() == [[2, 3, 4, 5, 6]]
+    assert split.fetch(torch.tensor([2])).tolist() == [[0]]  # a model still gets one step
+    subset = split.subset([3, 1])
+    assert subset.targets.tolist() == [3, 1]
+    assert subset.show(1) == "8-0-0-0-0"
+
+
+@pytest.mark.parametrize("size", [(6, 9), (12, 12), (20, 7), (40, 30)])
+def test_pixels_are_resized_as_torch_and_pillow_do(size):
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (5, 12, 12, 3), dtype=np.uint8))
+    resized = PixelSplit(pixels, torch.arange(5), size).fetch(torch.tensor([3, 1]))
+    assert resized.dtype == torch.uint8
+    assert resized.shape == (2, *size, 3)
+    assert resized.is_contiguous()
+    for row, index in enumerate((3, 1)):
+        image = pixels[index].permute(2, 0, 1)[None].double()
+        exact = torch.nn.functional.interpolate(image, size, mode="bilinear", antialias=True)[0].permute(1, 2, 0)
+        pillow = Image.fromarray(pixels[index].numpy()).resize(size[::-1], Image.Resampling.BILINEAR)
+        assert (resized[row] - exact).abs().max() < 1.01  # rounded twice, once for each axis
+        assert (resized[row].int() - torch.from_numpy(np.array(pillow)).int()).abs().max() <= 1
+
+
+def test_pixels_without_a_size_are_as_they_are():
+    pixels = torch.arange(5 * 12, dtype=torch.uint8).view(5, 2, 6, 1)
+    split = PixelSplit(pixels, torch.arange(5))
+    assert torch.equal(split.fetch(torch.tensor([4, 0])), pixels[[4, 0]])
+    assert split.subset([2]).fetch(torch.tensor([0])).tolist() == pixels[2:3].tolist()
+
+
+def test_pixel_statistics():
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 10, 12, 3), dtype=np.uint8)
+    pixels[..., 1] //= 3
+    pixels[..., 2] = 51
+    mean, std = pixel_statistics(torch.from_numpy(pixels))
+    scaled = pixels.astype(np.float64) / 255
+    np.testing.assert_allclose(mean, scaled.mean(axis=(0, 1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(std[:2], scaled.std(axis=(0, 1, 2))[:2], rtol=2e-4)
+    assert mean[2] == pytest.approx(0.2)
+    assert 0 < std[2] <= 0.001  # a constant channel is not divided by 0
+
+
+@pytest.mark.parametrize("names", [[], ["cat"]])
+def test_one_class_is_no_task(names):
+    check_classes(["cat", "dog"], "data.root: train")
+    with pytest.raises(UserError, match=r"^data\.root: train: needs at least two classes, found \[('cat')?\]$"):
+        check_classes(names, "data.root: train")

@@ -1,0 +1,475 @@
+"""The loop against a plain PyTorch one, written out in `plain_loop`, on tiny data in float64."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import accuracy_score, log_loss
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
+from torch.optim.swa_utils import AveragedModel
+
+from dlrun.data.loader import Batches
+from dlrun.data.source import ArraySplit
+from dlrun.errors import UserError
+from dlrun.optim import EMA, L1
+from dlrun.registry import precisions, schedules, tasks
+from dlrun.schedules import Clock, Schedule
+from dlrun.spec import DataSpec
+from dlrun.tracking import Quiet
+from dlrun.tracking.terminal import Terminal
+from dlrun.trainer import Limits, Progress, Trainer, TrainingError
+
+torch.set_num_threads(1)  # on tensors this small a second thread is one more to wait for
+
+CPU = torch.device("cpu")
+SPEC = DataSpec("tabular", (6,), ("a", "b", "c"))
+N, BATCH, PER_EPOCH = 300, 128, 3  # batches of 128, 128 and 44
+LR = 0.2
+
+
+def samples(count: int, seed: int) -> ArraySplit:
+    generator = torch.Generator().manual_seed(seed)
+    targets = torch.randint(3, (count,), generator=generator)
+    noise = torch.randn(count, 6, generator=generator, dtype=torch.float64)
+    return ArraySplit(noise + F.one_hot(targets, 6), targets)
+
+
+TRAIN, VAL = samples(N, 0), samples(70, 1)
+
+
+def small_net() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+
+
+def sgd(net: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(net.parameters(), LR, momentum=0.9)
+
+
+class Recorder(Quiet):
+    """Keeps what a tracker is told, and what is saved as it was at that moment."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.steps: list[tuple[int, dict[str, float]]] = []
+        self.saved: list[tuple[str, dict[str, Any]]] = []
+
+    def step(self, metrics: dict[str, float], step: int) -> None:
+        self.steps.append((step, metrics))
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+
+    def save(self, name: str, state: dict[str, Any]) -> None:
+        self.saved.append((name, copy.deepcopy(state)))
+
+
+def build(
+    net: nn.Module,
+    max_steps: int,
+    *,
+    accumulate: int = 1,
+    train: ArraySplit = TRAIN,
+    optimizer: torch.optim.Optimizer | None = None,
+    schedule: Schedule | None = None,
+    precision: str = "fp32",
+    limit: int | None = None,
+    ema: EMA | None = None,
+    l1: L1 | None = None,
+    progress: Progress | None = None,
+    **limits: Any,
+) -> tuple[Trainer, Recorder]:
+    recorder = Recorder()
+    trainer = Trainer(
+        model=net,
+        weights=net,
+        task=tasks.build("classification", {}, SPEC, torch.bincount(TRAIN.targets)),
+        optimizer=optimizer or sgd(net),
+        schedule=schedule or schedules.build("none", {}, Clock(max_steps, PER_EPOCH), LR, "max"),
+        precision=precisions.build(precision, {}, CPU),
+        train_batches=Batches(train, BATCH // accumulate, lambda batch: batch, CPU, limit=limit),
+        val_batches=Batches(VAL, 32, lambda batch: batch, CPU),
+        limits=Limits(max_steps, math.ceil(max_steps / PER_EPOCH), accumulate, **limits),
+        tracker=recorder,
+        terminal=Terminal(1, show_bar=False),
+        save=recorder.save,
+        ema=ema,
+        l1=l1,
+        progress=progress or Progress(),
+    )
+    return trainer, recorder
+
+
+def plain_loop(
+    net: nn.Module,
+    steps: int,
+    optimizer: torch.optim.Optimizer | None = None,
+    clip: float | None = None,
+    after_step: Callable[[], None] = lambda: None,
+) -> list[dict[str, float]]:
+    """Every step's loss, right answers, samples and gradient norm."""
+    optimizer = optimizer or sgd(net)
+    found = []
+    for step in range(steps):
+        first = step % PER_EPOCH * BATCH
+        inputs, targets = TRAIN.inputs[first : first + BATCH], TRAIN.targets[first : first + BATCH]
+        optimizer.zero_grad()
+        logits = net(inputs)
+        loss = F.cross_entropy(logits, targets)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(net.parameters(), clip or math.inf)
+        optimizer.step()
+        after_step()
+        right = (logits.argmax(dim=1) == targets).sum()
+        found.append({"loss": loss.item(), "right": right.item(), "samples": len(inputs), "norm": norm.item()})
+    return found
+
+
+def assert_same_weights(one: nn.Module, other: nn.Module) -> None:
+    for a, b in zip(one.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+def metrics_of(net: nn.Module, split: ArraySplit = VAL) -> dict[str, float]:
+    """By scikit-learn, over the whole split at once."""
+    with torch.no_grad():
+        probabilities = net.eval()(split.inputs).softmax(dim=1).numpy()
+    loss = log_loss(split.targets, probabilities, labels=range(3))
+    return {"val/loss": loss, "val/acc": accuracy_score(split.targets, probabilities.argmax(axis=1))}
+
+
+def scripted(trainer: Trainer, curve: list[float], metric: str = "val/acc") -> None:
+    """Let each evaluation answer with the next value of `curve`."""
+    values = iter(curve)
+    trainer.evaluate = lambda batches, split: {"val/loss": 1.0, "val/acc": 0.5, metric: next(values)}  # type: ignore
+
+
+# ---- the step
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_it_trains_as_a_plain_loop_does(accumulate: int) -> None:
+    net, reference = small_net(), small_net()
+    trainer, recorder = build(net, 4 * PER_EPOCH, accumulate=accumulate)
+    assert trainer.fit() == "finished"
+    expected = plain_loop(reference, 4 * PER_EPOCH)
+    assert_same_weights(net, reference)
+    assert [(row["epoch"], row["step"], row["lr"]) for row in recorder.rows] == [(e, 3 * e, LR) for e in (1, 2, 3, 4)]
+    for row in recorder.rows:
+        steps = expected[row["step"] - PER_EPOCH : row["step"]]
+        loss = sum(s["loss"] * s["samples"] for s in steps) / N
+        assert row["train/loss"] == pytest.approx(loss, rel=1e-6)
+        assert row["train/acc"] == pytest.approx(sum(s["right"] for s in steps) / N)
+    assert trainer.samples_seen == 4 * N
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_clipping_is_torchs_and_the_norm_before_it_is_logged(accumulate: int) -> None:
+    net, reference = small_net(), small_net()
+    trainer, recorder = build(net, 6, accumulate=accumulate, clip_norm=0.1, log_every=2)
+    trainer.fit()
+    expected = plain_loop(reference, 6, clip=0.1)
+    assert_same_weights(net, reference)
+    assert [step for step, _ in recorder.steps] == [2, 4, 6]
+    for step, metrics in recorder.steps:
+        assert metrics["train/grad_norm"] == pytest.approx(expected[step - 1]["norm"], rel=1e-9)
+        assert metrics["train/grad_norm"] > 0.1
+        so_far = expected[(step - 1) // PER_EPOCH * PER_EPOCH : step]  # of this epoch
+        loss = sum(s["loss"] * s["samples"] for s in so_far) / sum(s["samples"] for s in so_far)
+        assert metrics["train/loss"] == pytest.approx(loss, rel=1e-6)
+        assert metrics["lr"] == LR
+
+
+def test_the_schedule_multiplies_each_groups_own_rate() -> None:
+    def two_groups(net: nn.Sequential) -> torch.optim.Optimizer:
+        groups = [{"params": net[0].parameters(), "lr": LR}, {"params": net[2].parameters(), "lr": 0.01}]
+        return torch.optim.SGD(groups, momentum=0.9)
+
+    net, reference = small_net(), small_net()
+    schedule = schedules.build("cosine", {}, Clock(9, PER_EPOCH), LR, "max")
+    build(net, 9, optimizer=two_groups(net), schedule=schedule)[0].fit()
+    optimizer = two_groups(reference)
+    plain_loop(reference, 9, optimizer, after_step=CosineAnnealingLR(optimizer, 9).step)
+    assert_same_weights(net, reference)
+
+
+def test_fp16_gradients_are_unscaled_then_l1_is_added_then_they_are_clipped() -> None:
+    train = ArraySplit(TRAIN.inputs.float(), TRAIN.targets)
+    net, reference = small_net().float(), small_net().float()
+    optimizer = sgd(net)
+    trainer, _ = build(
+        net, 3, train=train, optimizer=optimizer, precision="fp16", clip_norm=0.1, l1=L1(optimizer, 0.05, net)
+    )
+    scripted(trainer, [0.5])
+    trainer.fit()
+
+    optimizer, scaler = sgd(reference), torch.amp.GradScaler("cpu")
+    for inputs, targets in zip(train.inputs.split(BATCH), train.targets.split(BATCH), strict=True):
+        with torch.autocast("cpu", torch.float16):
+            loss = F.cross_entropy(reference(inputs), targets, reduction="sum") / len(inputs)
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        for layer in (reference[0], reference[2]):
+            layer.weight.grad += 0.05 * layer.weight.detach().sign()
+        nn.utils.clip_grad_norm_(reference.parameters(), 0.1)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+    for a, b in zip(net.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_averaged_weights_are_evaluated_and_not_trained_on() -> None:
+    net, reference = small_net(), small_net()
+    trainer, recorder = build(net, 2 * PER_EPOCH, ema=EMA(net, 0.3))
+    trainer.fit()
+
+    def average(old: Tensor, new: Tensor, count: Tensor | int) -> Tensor:
+        decay = min(0.3, (1 + int(count)) / (10 + int(count)))
+        return decay * old + (1 - decay) * new
+
+    averaged = AveragedModel(reference, avg_fn=average)
+    averaged.update_parameters(reference)  # the first one copies: the average begins at the start
+    plain_loop(reference, 2 * PER_EPOCH, after_step=lambda: averaged.update_parameters(reference))
+    assert_same_weights(net, reference)
+    for name, value in metrics_of(averaged.module).items():
+        assert recorder.rows[-1][name] == pytest.approx(value, rel=1e-6)
+    assert recorder.rows[-1]["val/loss"] != pytest.approx(metrics_of(reference)["val/loss"], rel=1e-4)
+    torch.testing.assert_close(recorder.saved[-1][1]["ema"]["average"], list(averaged.module.parameters()))
+    torch.testing.assert_close(recorder.saved[-1][1]["model"], dict(reference.state_dict()))
+
+
+# ---- how long
+
+
+def test_max_steps_may_end_in_the_middle_of_an_epoch() -> None:
+    net, reference = small_net(), small_net()
+    trainer, recorder = build(net, 4, eval_every=5)
+    assert trainer.fit() == "finished"
+    expected = plain_loop(reference, 4)
+    assert_same_weights(net, reference)
+    first, last = recorder.rows
+    assert (first["epoch"], first["step"], first["val/loss"], first["val/acc"]) == (1, 3, None, None)
+    assert (last["epoch"], last["step"]) == (2, 4)
+    assert last["train/loss"] == pytest.approx(expected[3]["loss"], rel=1e-6)  # of the samples that were seen
+    assert {name: last[name] for name in ("val/loss", "val/acc")} == pytest.approx(metrics_of(reference))
+    assert [name for name, _ in recorder.saved] == ["last", "best", "last"]
+    assert recorder.saved[-1][1]["progress"]["best"]["epoch"] == 2
+
+
+def test_an_epoch_may_be_cut_to_some_batches() -> None:
+    net, reference = small_net(), small_net()
+    trainer, recorder = build(net, 4, accumulate=4, limit=5)  # 128 samples and 32: two steps
+    trainer.fit()
+    optimizer = sgd(reference)
+    for first, last in [(0, 128), (128, 160)] * 2:
+        optimizer.zero_grad()
+        F.cross_entropy(reference(TRAIN.inputs[first:last]), TRAIN.targets[first:last]).backward()
+        optimizer.step()
+    assert_same_weights(net, reference)
+    assert [(row["epoch"], row["step"]) for row in recorder.rows] == [(1, 2), (2, 4)]
+    assert trainer.samples_seen == 320
+
+
+def test_nothing_is_trained_when_all_steps_are_done() -> None:
+    net = small_net()
+    trainer, recorder = build(net, 3, progress=Progress(epoch=1, step=3))
+    assert trainer.fit() == "finished"
+    assert_same_weights(net, small_net())
+    assert not recorder.rows
+
+
+# ---- evaluation
+
+
+def test_evaluation_over_uneven_batches_equals_the_whole_split_at_once() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 3)).double()
+    net(TRAIN.inputs)
+    trainer, _ = build(net, 3)
+    before = copy.deepcopy(net.state_dict())
+    found = trainer.evaluate(trainer.val_batches, "val")  # 32, 32 and 6 samples
+    predicted = trainer.predict(trainer.val_batches)
+    assert found == pytest.approx(metrics_of(net), rel=1e-6)
+    torch.testing.assert_close(net.state_dict(), before)
+    assert predicted["losses"].mean().item() == pytest.approx(found["val/loss"], rel=1e-5)
+    assert torch.equal(predicted["targets"], VAL.targets)
+    guesses = predicted["probabilities"].argmax(dim=1)
+    assert accuracy_score(VAL.targets, guesses) == pytest.approx(found["val/acc"])
+
+
+def test_an_empty_split_is_refused() -> None:
+    trainer, _ = build(small_net(), 3)
+    empty = Batches(VAL.subset([]), 32, lambda batch: batch, CPU)
+    with pytest.raises(UserError, match="the test split is empty"):
+        trainer.evaluate(empty, "test")
+
+
+# ---- judging
+
+
+def lightnings_last_epoch(curve: list[float], mode: str, patience: int, min_delta: float) -> int | None:
+    """`EarlyStopping._evaluate_stopping_criteria` of Lightning 2: after which epoch it stops, counted from 1."""
+    best, wait = (-math.inf, 0) if mode == "max" else (math.inf, 0)
+    for epoch, current in enumerate(curve, 1):
+        better = current - min_delta > best if mode == "max" else current + min_delta < best
+        if better:
+            best, wait = current, 0
+        else:
+            wait += 1
+            if wait >= patience:
+                return epoch
+    return None
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("patience", [1, 3])
+@pytest.mark.parametrize("min_delta", [0.0, 0.05])
+@pytest.mark.parametrize("seed", range(4))
+def test_early_stopping_stops_when_lightning_does(mode: str, patience: int, min_delta: float, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    rising = 0.9 - 0.8 * np.exp(-np.arange(30) / 6) + 0.04 * random.normal(size=30)
+    curve = np.round(rising if mode == "max" else 1 - rising, 2).tolist()  # rounded, so that there are ties
+    trainer, recorder = build(
+        small_net(),
+        30,
+        limit=1,
+        monitor="val/loss" if mode == "min" else "val/acc",
+        mode=mode,
+        patience=patience,
+        min_delta=min_delta,
+    )
+    scripted(trainer, curve, trainer.limits.monitor)
+    status = trainer.fit()
+    stops = lightnings_last_epoch(curve[:-1], mode, patience, min_delta)
+    assert status == ("finished" if stops is None else "stopped_early")
+    assert trainer.progress.epoch == len(recorder.rows) == (stops or 30)
+
+    # The best epoch is the first of the best values, and was saved whenever there was a new one.
+    seen = np.array(curve[: trainer.progress.epoch]) * (1 if mode == "max" else -1)
+    records = [e + 1 for e in range(len(seen)) if e == 0 or seen[e] > seen[:e].max()]
+    assert trainer.progress.best["epoch"] == seen.argmax() + 1 == records[-1]
+    assert trainer.progress.best == recorder.rows[records[-1] - 1]
+    assert [s["progress"]["epoch"] for name, s in recorder.saved if name == "best"] == records
+    assert [s["progress"]["epoch"] for name, s in recorder.saved if name == "last"] == [*range(1, len(seen) + 1)]
+
+
+@pytest.mark.parametrize(
+    ("curve", "best"),
+    [([0.5, math.nan, 0.7, 0.6, 0.6], 1), ([math.nan, 0.5, 0.5, 0.4, 0.4], 4), ([0.5, 0.4, 0.4, 0.6, math.nan], 2)],
+)
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_what_is_not_a_number_is_never_the_best(curve: list[float], best: int, mode: str) -> None:
+    monitor = "val/loss" if mode == "min" else "val/acc"
+    curve = curve if mode == "min" else [1 - value for value in curve]
+    trainer, recorder = build(small_net(), 5, limit=1, monitor=monitor, mode=mode, patience=3)
+    scripted(trainer, curve, monitor)
+    trainer.fit()
+    assert trainer.progress.epoch == (lightnings_last_epoch(curve[:-1], mode, 3, 0.0) or 5)
+    assert trainer.progress.best["epoch"] == best
+    assert [s["progress"]["epoch"] for name, s in recorder.saved if name == "best"][-1] == best
+
+
+def test_epochs_without_an_evaluation_are_not_judged() -> None:
+    trainer, recorder = build(small_net(), 8, limit=1, eval_every=3, patience=2)
+    scripted(trainer, [0.5, 0.4, 0.6])
+    assert trainer.fit() == "finished"
+    assert [row["val/acc"] for row in recorder.rows] == [None, None, 0.5, None, None, 0.4, None, 0.6]
+    assert trainer.progress.best["epoch"] == 8
+    assert trainer.progress.waited == 0
+
+
+def test_plateau_is_told_the_monitored_metric() -> None:
+    curve = [0.5, 0.6, 0.6, 0.6, 0.6, 0.7, 0.7, 0.7, 0.7, 0.7, 0.9, 0.9]
+    options = {"patience": 1, "factor": 0.5}
+    net, reference = small_net(), small_net()
+    trainer, recorder = build(net, 12, limit=1, schedule=schedules.build("plateau", options, Clock(12, 1), LR, "max"))
+    scripted(trainer, curve)
+    trainer.fit()
+    optimizer = sgd(reference)
+    scheduler = ReduceLROnPlateau(optimizer, "max", **options)
+    rates = []
+    for value in curve:
+        rates.append(optimizer.param_groups[0]["lr"])
+        scheduler.step(value)
+    assert [row["lr"] for row in recorder.rows] == pytest.approx(rates)
+    assert len(set(rates)) == 4
+
+
+# ---- accidents
+
+
+@pytest.mark.parametrize(("log_every", "noticed"), [(2, 4), (50, 6)])
+def test_a_loss_that_is_not_a_number_ends_the_run(log_every: int, noticed: int) -> None:
+    spoilt = ArraySplit(TRAIN.inputs.clone(), TRAIN.targets)
+    trainer, recorder = build(small_net(), 9, train=spoilt, log_every=log_every)
+    trainer.profiler = Calls(lambda step: spoilt.inputs.fill_(math.nan) if step == PER_EPOCH else None)
+    with pytest.raises(TrainingError, match=rf"training loss is nan at step {noticed} \(epoch 2\); try a lower"):
+        trainer.fit()
+    assert [name for name, _ in recorder.saved] == ["best", "last"]  # of the epoch before
+
+
+class Calls:
+    """A profiler that calls `then` after every optimizer step with its number."""
+
+    def __init__(self, then: Callable[[int], Any]):
+        self.then, self.steps = then, 0
+
+    def step(self) -> None:
+        self.steps += 1
+        self.then(self.steps)
+
+
+@pytest.mark.parametrize("stop_at", [1, 3, 4, 6])
+def test_a_stopped_training_goes_on_as_if_it_had_not_been(stop_at: int) -> None:
+    reference = small_net()
+    plain_loop(reference, 9)
+    net = small_net()
+    trainer, before = build(net, 9, accumulate=4)
+    trainer.profiler = Calls(lambda step: setattr(trainer, "stop_requested", step == stop_at))
+    assert trainer.fit() == "preempted"
+    assert trainer.progress.step == stop_at
+    name, state = before.saved[-1]
+    assert name == "last"
+    assert state["progress"] == asdict(trainer.progress)
+
+    resumed = small_net()
+    trainer, after = build(resumed, 9, accumulate=4, progress=Progress(**state["progress"]))
+    trainer.load_weights(state)
+    trainer.optimizer.load_state_dict(state["optimizer"])
+    assert trainer.fit() == "finished"
+    assert_same_weights(resumed, reference)
+    assert [row["epoch"] for row in before.rows + after.rows] == [1, 2, 3]
+    assert trainer.progress.step == 9
+
+
+def test_a_stop_during_an_evaluation_comes_after_its_epoch() -> None:
+    trainer, recorder = build(small_net(), 9)
+    evaluate = trainer.evaluate
+
+    def interrupted(batches: Batches, split: str) -> dict[str, float]:
+        trainer.stop_requested = True
+        return evaluate(batches, split)
+
+    trainer.evaluate = interrupted  # type: ignore[method-assign]
+    assert trainer.fit() == "preempted"
+    assert [row["step"] for row in recorder.rows] == [3]
+    assert recorder.saved[-1][1]["progress"] == asdict(trainer.progress)
+    assert (trainer.progress.epoch, trainer.progress.step, trainer.progress.position) == (1, 3, 0)
+
+
+@pytest.mark.parametrize(("max_steps", "epochs"), [(3, [1]), (4, [1, 2])])
+def test_a_stop_at_the_last_step_is_a_finished_training(max_steps: int, epochs: list[int]) -> None:
+    trainer, recorder = build(small_net(), max_steps)
+    trainer.profiler = Calls(lambda step: setattr(trainer, "stop_requested", step == max_steps))
+    assert trainer.fit() == "finished"
+    assert [row["epoch"] for row in recorder.rows] == epochs
