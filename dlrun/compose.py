@@ -119,9 +119,10 @@ def _single(cfg: DictConfig) -> None:
         callbacks.on_run_end(config=cfg, config_name=cfg.hydra.job.config_name, job_return=result)
         if isinstance(result._return_value, BaseException):  # `return_value` would print a line of its own
             raise result._return_value
-    except (UserError, OmegaConfBaseException):
-        logging.shutdown()
-        _remove(path, made)
+    except BaseException as error:
+        if isinstance(error, UserError | OmegaConfBaseException) or not RunFolder(path).summary.exists():
+            logging.shutdown()
+            _remove(path, made)
         raise
 
 
