@@ -215,25 +215,25 @@ def _hydra_main(words: Sequence[str]) -> None:
 
 def _train(cfg: DictConfig) -> float | None:
     """What Hydra runs: everything heavy is imported here."""
-    from dlrun.train import train
+    from dlrun.train import Job, train
 
     logging.captureWarnings(True)
     hydra_cfg = HydraConfig.get()
     path, chosen = Path(hydra_cfg.runtime.output_dir), dict(hydra_cfg.runtime.choices)
-    return train(plain(cfg), path, _run_id, chosen, ["dlrun", *sys.argv[1:]])
+    return train(plain(cfg), Job(path, _run_id, chosen, ["dlrun", *sys.argv[1:]]))
 
 
 def _multirun_job(cfg: DictConfig) -> float | None:
     """One job of a sweep; its error is told in its log and its summary, and once more here as a plain message."""
-    from dlrun.train import train
+    from dlrun.train import Job, train
 
     logging.captureWarnings(True)
     hydra_cfg = HydraConfig.get()
     path, log = Path(hydra_cfg.runtime.output_dir), logging.getLogger("dlrun")
     try:
-        chosen, group = dict(hydra_cfg.runtime.choices), Path(hydra_cfg.sweep.dir).name
         # The command that makes this job alone, not the sweep's.
-        return train(plain(cfg), path, new_run_id(), chosen, ["dlrun", *hydra_cfg.overrides.task], group)
+        command, group = ["dlrun", *hydra_cfg.overrides.task], Path(hydra_cfg.sweep.dir).name
+        return train(plain(cfg), Job(path, new_run_id(), dict(hydra_cfg.runtime.choices), command, group))
     except UserError as error:
         log.error("%s", error)
         raise JobFailed(str(error)) from None

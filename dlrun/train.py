@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,7 +25,7 @@ from dlrun.errors import RunFailed, UserError
 from dlrun.plugins import load_plugins
 from dlrun.profiler import Profiler
 from dlrun.runfolder import RunFolder, git_state, versions
-from dlrun.tracking import Mistake, Predictions, Trackers
+from dlrun.tracking import Mistake, Predictions, Tracker, Trackers
 from dlrun.tracking.files import MetricsFile
 from dlrun.tracking.terminal import Terminal
 from dlrun.trainer import Trainer, TrainingError
@@ -34,25 +34,27 @@ log = logging.getLogger("dlrun")
 WORST_MISTAKES = 32
 
 
-def train(
-    config: Mapping[str, Any],
-    path: Path,
-    run_id: str,
-    choices: Mapping[str, Any],
-    command: Sequence[str],
-    group: str | None = None,
-) -> float | None:
-    """Train as `config` says and leave everything in `path`; returns the best value of the monitored metric.
+@dataclass(frozen=True)
+class Job:
+    """Which run it is, beside its config."""
 
-    `choices` are the names taken from the config groups, for the header; `command` makes the same run again; `group` is
-    the sweep that it is part of.
+    path: Path
+    run_id: str
+    choices: Mapping[str, Any]  # config group → the name that was chosen, for the header
+    command: Sequence[str]  # makes the same run again
+    group: str | None = None  # the sweep that it is part of
+
+
+def train(config: Mapping[str, Any], job: Job) -> float | None:
+    """Train as `config` says and leave everything in `job.path`; returns the best value of the monitored metric.
+
     Raises UserError before anything was trained, RunFailed after that.
     """
-    folder = RunFolder(path)
-    folder.claim(run_id)
+    folder = RunFolder(job.path)
+    folder.claim(job.run_id)
     began = time.monotonic()
     try:
-        typed, run = _prepare(config, folder, choices, command)
+        run, trackers, terminal, profiler = _prepare(config, folder, job)
     except UserError as error:
         folder.update_summary(status="failed", error=str(error), exit_code=2, seconds=time.monotonic() - began)
         raise
@@ -64,66 +66,24 @@ def train(
     except (KeyboardInterrupt, SystemExit) as error:
         folder.update_summary(**_interrupted(error), seconds=time.monotonic() - began)
         raise
-    return _train(typed, config, run, folder, run_id, choices, group, began)
 
+    def save(name: str, state: dict[str, Any]) -> None:
+        whole = {**state, "random": checkpoint.random_state(), "config": dict(config), "spec": run.spec.plain()}
+        checkpoint.save(folder.best if name == "best" else folder.last, whole)
 
-def _prepare(
-    config: Mapping[str, Any], folder: RunFolder, choices: Mapping[str, Any], command: Sequence[str]
-) -> tuple[Config, Run]:
-    refuse_several()
-    load_plugins(list(config.get("plugins") or []))
-    typed = parse(config)
-    run = build(typed)
-    with atomic_write(folder.config) as file:
-        file.write(yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True).encode())
-    parameters = sum(p.numel() for p in run.parts["weights"].parameters())
-    folder.update_summary(parameters=parameters, versions=versions(), git=git_state(), command=list(command))
-    _header(typed, run, choices, parameters)
-    return typed, run
-
-
-def _train(
-    typed: Config,
-    config: Mapping[str, Any],
-    run: Run,
-    folder: RunFolder,
-    run_id: str,
-    choices: Mapping[str, Any],
-    group: str | None,
-    began: float,
-) -> float | None:
-    terminal = Terminal(run.limits.max_epochs, typed.trainer.enable_progress_bar)
-    trackers = Trackers(MetricsFile(folder.metrics), terminal)
-    summary: dict[str, Any] = {"status": "failed", "error": None, "exit_code": 1}
-    trainer: Trainer | None = None
+    trainer = run.trainer(trackers, terminal, save, profiler)
+    outcome: dict[str, Any] = {"status": "failed", "error": None, "exit_code": 1}
     try:
-        _add_trackers(trackers, typed, config, folder, run_id, choices, group)
-        profiler = Profiler(folder.path / "bench") if typed.trainer.profile else None
-
-        def save(name: str, state: dict[str, Any]) -> None:
-            whole = {**state, "random": checkpoint.random_state(), "config": dict(config), "spec": run.spec.plain()}
-            checkpoint.save(folder.best if name == "best" else folder.last, whole)
-
-        trainer = run.trainer(trackers, terminal, save, profiler)
-        with _signals_stop(trainer) as received:
-            status = trainer.fit()
-        summary = {"status": status, "error": None, "exit_code": 0}
-        if status == "preempted":
-            summary |= {"exit_code": 128 + received[0], "error": signal.Signals(received[0]).name}
-        else:
-            summary["test"] = _test(trainer, run, folder, trackers)
-        if profiler is not None:
-            profiler.finish()
+        outcome = _fit_and_test(trainer, run, folder)
     except (TrainingError, UserError, OSError) as error:
         log.error("%s", error)
-        summary["error"] = f"{type(error).__name__}: {error}"
+        outcome["error"] = f"{type(error).__name__}: {error}"
     except (KeyboardInterrupt, SystemExit) as error:  # outside of the loop, or a second time
-        summary |= _interrupted(error)
+        outcome |= _interrupted(error)
     except Exception as error:
         log.exception("the run failed")
-        summary["error"] = f"{type(error).__name__}: {error}"
-    finally:
-        summary = _close(folder, trackers, summary, trainer, began)
+        outcome["error"] = f"{type(error).__name__}: {error}"
+    summary = _close(folder, trackers, outcome, trainer, time.monotonic() - began)
     _farewell(folder, summary, run.limits.monitor)
     if summary["exit_code"] != 0:
         raise RunFailed(str(summary["error"]), summary["exit_code"])
@@ -131,39 +91,53 @@ def _train(
     return best
 
 
-def _add_trackers(
-    trackers: Trackers,
-    typed: Config,
-    config: Mapping[str, Any],
-    folder: RunFolder,
-    run_id: str,
-    choices: Mapping[str, Any],
-    group: str | None,
-) -> None:
+def _prepare(config: Mapping[str, Any], folder: RunFolder, job: Job) -> tuple[Run, Trackers, Terminal, Profiler | None]:
+    """Everything that can go wrong before the first step, the cheap things first."""
+    refuse_several()
+    load_plugins(list(config.get("plugins") or []))
+    typed = parse(config)
+    run = build(typed)
+    with atomic_write(folder.config) as file:
+        file.write(yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True).encode())
+    parameters = sum(p.numel() for p in run.parts["weights"].parameters())
+    folder.update_summary(parameters=parameters, versions=versions(), git=git_state(), command=list(job.command))
+    _header(typed, run, job.choices, parameters)
+    terminal = Terminal(run.limits.max_epochs, typed.trainer.enable_progress_bar)
+    trackers = Trackers(MetricsFile(folder.metrics), terminal, *_chosen_trackers(typed, config, folder, job))
+    return run, trackers, terminal, Profiler(folder.path / "bench") if typed.trainer.profile else None
+
+
+def _chosen_trackers(typed: Config, config: Mapping[str, Any], folder: RunFolder, job: Job) -> Iterator[Tracker]:
     if typed.trainer.fast_dev_run:
         return
     if typed.tracking.tensorboard is not None:
         from dlrun.tracking.tensorboard import TensorBoard
 
-        trackers.trackers.append(TensorBoard(folder.path / "tensorboard"))
+        yield TensorBoard(folder.path / "tensorboard")
     if typed.tracking.wandb is not None:
         from dlrun.tracking.wandb import WandB
 
-        name = f"{choices.get('model', typed.model.name)}-{choices.get('data', typed.dataset.name)}-{run_id[:4]}"
-        job = "train" if group is None else "sweep"
-        trackers.trackers.append(
-            WandB(
-                folder.path,
-                run_id,
-                config,
-                group=group,
-                job_type=job,
-                tags=typed.tags,
-                notes=typed.notes,
-                name=name,
-                **asdict(typed.tracking.wandb),
-            )
+        yield WandB(
+            folder.path,
+            job.run_id,
+            config,
+            group=job.group,
+            job_type="train" if job.group is None else "sweep",
+            tags=typed.tags,
+            notes=typed.notes,
+            name=f"{typed.model.name}-{typed.dataset.name}-{job.run_id[:4]}",
+            **asdict(typed.tracking.wandb),
         )
+
+
+def _fit_and_test(trainer: Trainer, run: Run, folder: RunFolder) -> dict[str, Any]:
+    with _signals_stop(trainer) as received:
+        status = trainer.fit()
+    if trainer.profiler is not None:
+        trainer.profiler.finish()
+    if status == "preempted":
+        return {"status": status, "error": signal.Signals(received[0]).name, "exit_code": 128 + received[0]}
+    return {"status": status, "error": None, "exit_code": 0, "test": _test(trainer, run, folder)}
 
 
 @contextmanager
@@ -196,7 +170,7 @@ def _interrupted(error: BaseException) -> dict[str, Any]:
     return {"status": "preempted", "error": number.name, "exit_code": 128 + number}
 
 
-def _test(trainer: Trainer, run: Run, folder: RunFolder, trackers: Trackers) -> dict[str, float]:
+def _test(trainer: Trainer, run: Run, folder: RunFolder) -> dict[str, float]:
     """The best checkpoint on the test split: its first and only look at it."""
     trainer.load_weights(checkpoint.load(folder.best, run.device))
     metrics = trainer.evaluate(run.test_batches, "test")
@@ -216,22 +190,24 @@ def _test(trainer: Trainer, run: Run, folder: RunFolder, trackers: Trackers) -> 
         )
         for i in worst
     ]
-    trackers.model(folder.best)
-    trackers.predictions(Predictions(names, predicted["targets"].tolist(), guesses.tolist(), mistakes))
+    trainer.tracker.model(folder.best)
+    trainer.tracker.predictions(Predictions(names, predicted["targets"].tolist(), guesses.tolist(), mistakes))
     return metrics
 
 
 def _close(
-    folder: RunFolder, trackers: Trackers, summary: dict[str, Any], trainer: Trainer | None, began: float
+    folder: RunFolder, trackers: Trackers, outcome: dict[str, Any], trainer: Trainer, seconds: float
 ) -> dict[str, Any]:
     """Write the summary first, then tell the trackers, so that none of them can cost us the truth."""
-    seconds = time.monotonic() - began
-    summary = {**summary, "seconds": seconds, "best": {}}
-    if trainer is not None:
-        progress = trainer.progress
-        rate = trainer.samples_seen / trainer.train_seconds if trainer.train_seconds else None
-        summary |= {"epochs": progress.epoch, "steps": progress.step, "samples_per_second": rate, "best": progress.best}
-    summary = folder.update_summary(**summary)
+    progress = trainer.progress
+    summary = folder.update_summary(
+        **outcome,
+        seconds=seconds,
+        epochs=progress.epoch,
+        steps=progress.step,
+        samples_per_second=trainer.samples_seen / trainer.train_seconds if trainer.train_seconds else None,
+        best=progress.best,
+    )
     for tracker in trackers.trackers:
         try:
             tracker.finish(summary)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dlrun.errors import UserError
 from dlrun.tracking import Predictions
 
 log = logging.getLogger("dlrun")
@@ -39,8 +40,10 @@ class WandB:
         notes: str | None,
         name: str,
     ):
-        import wandb
-
+        try:
+            import wandb
+        except ImportError as error:
+            raise UserError("tracking=wandb needs W&B: pip install wandb, or set tracking=none") from error
         self.wandb, self.log_model, self.failed = wandb, log_model, False
         # `silent` given to init comes too late for the lines about logging in.
         wandb.setup(wandb.Settings(silent=True))

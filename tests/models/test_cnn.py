@@ -38,18 +38,23 @@ def test_parameter_count() -> None:
     assert sum(p.numel() for p in model.parameters()) == 688_586
 
 
-@pytest.mark.parametrize("kernel_size", [3, 5])
-def test_it_computes_what_its_layers_compute_one_by_one(kernel_size: int) -> None:
+@pytest.mark.parametrize(
+    ("size", "kernel_size", "windows"),
+    [((11, 8), 3, [2, 2, 2]), ((8, 9), 5, [2, 2, 2]), ((3, 9), 3, [2, (1, 2), (1, 2)]), ((2, 1), 3, [(2, 1), 1, 1])],
+)
+def test_it_computes_what_its_layers_compute_one_by_one(
+    size: tuple[int, int], kernel_size: int, windows: list[int | tuple[int, int]]
+) -> None:
     torch.manual_seed(0)
-    options = {"channels": [4, 6], "hidden_size": 8, "kernel_size": kernel_size}
-    model = unlike_its_start(models.build("cnn", options, DataSpec("image", (2, 11, 8), CLASSES)))
+    options = {"channels": [4, 6, 3], "hidden_size": 8, "kernel_size": kernel_size}
+    model = unlike_its_start(models.build("cnn", options, DataSpec("image", (2, *size), CLASSES)))
     convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     hidden, head = [m for m in model.modules() if isinstance(m, nn.Linear)]
-    images = torch.randn(3, 2, 11, 8)
+    images = torch.randn(3, 2, *size)
     x = images
-    for convolution, norm in zip(convolutions, norms, strict=True):
-        x = F.max_pool2d(block(x, convolution, norm), 2)
+    for convolution, norm, window in zip(convolutions, norms, windows, strict=True):
+        x = F.max_pool2d(block(x, convolution, norm), window)
     torch.testing.assert_close(model(images), head(F.relu(hidden(x.flatten(1)))))
 
 
@@ -79,11 +84,11 @@ def test_a_large_map_is_averaged_down() -> None:
 
 def test_padding_has_no_say_in_a_text() -> None:
     torch.manual_seed(0)
-    spec = DataSpec("text", (20,), CLASSES, vocab_size=30)
+    spec = DataSpec("text", (21,), CLASSES, vocab_size=30)
     model = unlike_its_start(models.build("cnn", {"channels": [4, 6, 5], "hidden_size": 8}, spec))
     hidden, head = [m for m in model.modules() if isinstance(m, nn.Linear)]
-    lengths = [1, 2, 3, 6, 7, 11, 20]
-    tokens = torch.zeros(len(lengths), 20, dtype=torch.int64)
+    lengths = [1, 2, 3, 6, 7, 11, 21, 21, 21, 21]
+    tokens = torch.zeros(len(lengths), 21, dtype=torch.int64)
     for row, length in zip(tokens, lengths, strict=True):
         row[:length] = torch.randint(1, 30, (length,))
     logits = model(tokens)

@@ -61,11 +61,12 @@ def test_without_attention_torchs_last_hidden_state_decides(name: str, bidirecti
     torch.manual_seed(0)
     options = {**SMALL, "bidirectional": bidirectional, "num_layers": num_layers, "attention": False}
     model = models.build(name, options, DataSpec("text", (9,), CLASSES, vocab_size=20)).eval()
-    assert isinstance(model.recurrent, nn.LSTM if name == "lstm" else nn.RNN)
+    cell = {"lstm": nn.LSTM, "rnn": nn.RNN}[name](6, 5, num_layers, batch_first=True, bidirectional=bidirectional)
+    cell.load_state_dict(model.recurrent.state_dict())
     tokens = padded_texts()
     logits = model(tokens)
     for row, length in enumerate(LENGTHS):
-        hidden = model.recurrent(model.embedding(tokens[row : row + 1, :length]))[1]
+        hidden = cell(model.embedding(tokens[row : row + 1, :length]))[1]
         hidden = hidden[0] if name == "lstm" else hidden  # (layers · directions, 1, H)
         last = torch.cat(list(hidden[-2:] if bidirectional else hidden[-1:]), dim=1)
         torch.testing.assert_close(logits[row], model.head(last)[0])
