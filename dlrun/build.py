@@ -17,8 +17,9 @@ from dlrun.data.augment import Augment
 from dlrun.data.loader import Batches
 from dlrun.data.prepare import Mix, preparation
 from dlrun.data.source import DataOptions, Source, Splits, limited
+from dlrun.ema import EMA
 from dlrun.errors import UserError, choices
-from dlrun.optim import EMA, L1
+from dlrun.optim import L1
 from dlrun.registry import datasets, models, optimizers, precisions, schedules, tasks
 from dlrun.schedules import Clock
 from dlrun.spec import DataSpec

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import random
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,17 @@ def save(path: Path, state: dict[str, Any]) -> None:
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Read a checkpoint. Raises UserError if it isn't there, is damaged, needs code to load, or is newer than dlrun."""
     try:
+        with zipfile.ZipFile(path) as archive:  # torch itself doesn't look at the checksums
+            if archive.testzip() is not None:
+                raise zipfile.BadZipFile("a checksum is wrong")
         state = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
         raise UserError(f"no checkpoint {path}") from None
-    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, ValueError, KeyError) as error:
-        raise UserError(f"the checkpoint {path} can't be read: {str(error).splitlines()[0]}") from error
+    except pickle.UnpicklingError as error:
+        raise UserError(f"the checkpoint {path} can't be read: it is damaged or needs code to load") from error
+    except Exception as error:  # torch, zipfile and pickle raise all sorts of them on a damaged file
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(f"the checkpoint {path} can't be read: {reason}") from error
     if not isinstance(state, dict) or not state.keys() >= KEYS:
         raise UserError(f"{path} isn't a checkpoint of dlrun")
     if state["format"] > FORMAT:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Gt, Le, Lt
 
 from dlrun.errors import UserError
-from dlrun.registry import Count, Index, NonNegative, Positive, Share, check_options, check_value
+from dlrun.registry import Count, Index, NonNegative, Positive, Seed, Share, check_options, check_value
 
 # As in Lightning: a whole number counts batches, a fraction is a share of them, null is all.
 Limit = Count | Annotated[float, Gt(0), Le(1)]
@@ -67,7 +67,7 @@ class DataConfig:
     eval_batch_size: Count | None = None
     num_workers: Index = 0
     val_fraction: Share = 0.1
-    split_seed: Index = 0
+    split_seed: Seed = 0
     limit: Count | None = None
 
 
@@ -131,7 +131,7 @@ class Named:
 class Config:
     """One run, whole."""
 
-    seed: Index
+    seed: Seed
     device: Literal["auto", "cpu", "cuda", "mps"]
     plugins: list[str]
     tags: list[str]
@@ -186,7 +186,7 @@ def parse(config: Mapping[str, Any]) -> Config:
 
 def _plain(
     *,
-    seed: Index,
+    seed: Seed,
     device: Literal["auto", "cpu", "cuda", "mps"],
     plugins: list[str],
     tags: list[str],

@@ -5,7 +5,6 @@ The only file that touches the set-up of `torch.distributed`. One process is the
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import os
 import tempfile
@@ -36,5 +35,5 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
 
     # Not in the folder itself, which isn't made for a download that fails.
     name = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
-    with FileLock(Path(tempfile.gettempdir()) / f"dlrun-{getpass.getuser()}-{name}.lock"):
+    with FileLock(Path(tempfile.gettempdir()) / f"dlrun-{os.getuid()}-{name}.lock"):
         yield

@@ -1,17 +1,17 @@
-"""Optimizers as torch has them, parameter groups, L1, and the moving average of weights."""
+"""Optimizers as torch has them, parameter groups, and L1."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Lt
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
-from dlrun.errors import OptionError
-from dlrun.registry import Count, NonNegative, Positive, optimizers
+from dlrun.errors import OptionError, UserError
+from dlrun.registry import NonNegative, Positive, optimizers
 
 Beta = Annotated[float, Ge(0), Lt(1)]
 Groups = list[dict[str, Any]]
@@ -28,10 +28,8 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> Groups:
         if isinstance(m, (nn.Embedding, nn.EmbeddingBag))
         for p in m.parameters(recurse=False)
     }
-    # Positions are an embedding too, only not looked up through a module.
-    embeddings |= {
-        id(p) for name, p in model.named_parameters() if name.rpartition(".")[2] in ("positions", "pos_embed")
-    }
+    # Positions, class tokens, layer scales and biases with more than one dimension: none of them is called a weight.
+    embeddings |= {id(p) for name, p in model.named_parameters() if "weight" not in name.rpartition(".")[2]}
     trainable = [p for p in model.parameters() if p.requires_grad]
     decay = [p for p in trainable if p.ndim >= 2 and id(p) not in embeddings]
     rest = [p for p in trainable if p.ndim < 2 or id(p) in embeddings]
@@ -172,7 +170,7 @@ def adafactor(
     lr: Positive = 1e-2,
     weight_decay: NonNegative = 0.0,
     beta2_decay: Annotated[float, Lt(0)] = -0.8,
-    d: Positive = 1.0,
+    d: Annotated[float, Ge(1)] = 1.0,
 ) -> Optimizer:
     """Adafactor (Shazeer & Stern 2018): second moments as rows and columns, little memory."""
     groups = parameter_groups(model, weight_decay)
@@ -187,7 +185,7 @@ def muon(
     weight_decay: NonNegative = 0.05,
     momentum: Beta = 0.95,
     nesterov: bool = True,
-    ns_steps: Count = 5,
+    ns_steps: Annotated[int, Ge(1), Lt(100)] = 5,
     adamw_lr: Positive = 3e-3,
 ) -> Optimizer:
     """Muon (Jordan et al. 2024) for the matrices, AdamW with `adamw_lr` for everything else.
@@ -195,13 +193,13 @@ def muon(
     "Everything else" is biases, norms, embeddings, convolution kernels (torch's Muon takes matrices alone) and the last
     layer, which Muon's author leaves to AdamW too.
     """
-    decay, *rest = parameter_groups(model, weight_decay)
-    matrices = [p for p in decay["params"] if p.ndim == 2]
-    last = matrices[-1:] if len(matrices) > 1 else []
-    hidden = [p for p in matrices if not any(p is q for q in last)]
-    others = [p for p in decay["params"] if not any(p is q for q in hidden)]
+    groups = parameter_groups(model, 1.0)
+    decay = [p for g in groups if g["weight_decay"] for p in g["params"]]
+    rest = [g for g in groups if not g["weight_decay"]]
+    hidden = [p for p in decay if p.ndim == 2][:-1]
+    others = [p for p in decay if not any(p is q for q in hidden)]
     if not hidden:
-        raise OptionError("name", "muon trains matrices, and this model has none; take adamw")
+        raise OptionError("name", "muon trains hidden layers that are matrices, and this model has none; take adamw")
     first = torch.optim.Muon(
         hidden, lr=lr, weight_decay=weight_decay, momentum=momentum, nesterov=nesterov, ns_steps=ns_steps
     )
@@ -248,56 +246,14 @@ class L1:
     """The gradient of `weight` · Σ|w| over the weights that decay."""
 
     def __init__(self, optimizer: Optimizer, weight: float, model: nn.Module):
-        chosen = {id(p) for p in parameter_groups(model, 1.0)[0]["params"]}
+        chosen = {id(p) for g in parameter_groups(model, 1.0) if g["weight_decay"] for p in g["params"]}
         self.parameters = [p for g in optimizer.param_groups for p in g["params"] if id(p) in chosen]
         self.weight = weight
+        if not self.parameters:
+            raise UserError("optimizer.l1: this model has no weights that decay, only biases, norms and embeddings")
 
     @torch.no_grad()
     def add_gradient(self) -> None:
         parameters = [p for p in self.parameters if p.grad is not None]
         gradients = [p.grad for p in parameters]
         torch._foreach_add_(gradients, torch._foreach_sign(parameters), alpha=self.weight)  # type: ignore[arg-type]
-
-
-class EMA:
-    """An exponential moving average of the weights: after each step, average = decay · average + (1 - decay) · weight.
-
-    The decay starts low and rises to its value, (1 + t) / (10 + t), so that the random start is soon forgotten (as in
-    TensorFlow's ExponentialMovingAverage). Buffers, such as batch norm's statistics, are copied.
-    """
-
-    def __init__(self, model: nn.Module, decay: float):
-        self.decay, self.steps = decay, 0
-        self.live = list(_state_tensors(model))
-        self.average = [t.detach().clone() for t in self.live]
-        self.floats = [i for i, t in enumerate(self.live) if isinstance(t, nn.Parameter)]
-        self.others = [i for i, t in enumerate(self.live) if not isinstance(t, nn.Parameter)]
-
-    @torch.no_grad()
-    def update(self) -> None:
-        self.steps += 1
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        torch._foreach_lerp_([self.average[i] for i in self.floats], [self.live[i] for i in self.floats], 1 - decay)
-        for i in self.others:
-            self.average[i].copy_(self.live[i])
-
-    @torch.no_grad()
-    def swap(self) -> None:
-        """Exchange the model's weights and the average; twice is nothing."""
-        for live, average in zip(self.live, self.average, strict=True):
-            kept = live.clone()
-            live.copy_(average)
-            average.copy_(kept)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"steps": self.steps, "average": list(self.average)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.steps = state["steps"]
-        for average, saved in zip(self.average, state["average"], strict=True):
-            average.copy_(saved)
-
-
-def _state_tensors(model: nn.Module) -> Iterable[Tensor]:
-    yield from model.parameters()
-    yield from model.buffers()

@@ -23,6 +23,7 @@ class Precision:
     def __init__(self, device: torch.device):
         self.device = device
         torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = False  # torch's default is True: convolutions with 10 bits of mantissa
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Around the forward pass and the loss."""

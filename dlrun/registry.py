@@ -27,6 +27,7 @@ from dlrun.errors import OptionError, UserError, choices
 
 Count = Annotated[int, Ge(1)]
 Index = Annotated[int, Ge(0)]
+Seed = Annotated[int, Ge(0), Lt(2**32)]  # what NumPy and scikit-learn take
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
 Fraction = Annotated[float, Ge(0), Lt(1)]  # a share that leaves something over, such as a dropout
@@ -53,7 +54,7 @@ class Registry:
         def add(builder: Callable[..., Any]) -> Callable[..., Any]:
             taken = self._builders.get(name)
             # A plugin that is imported a second time under another name brings the same builder again.
-            if taken is not None and inspect.getsourcefile(taken) != inspect.getsourcefile(builder):
+            if taken is not None and _origin(taken) != _origin(builder):
                 raise UserError(f"{self.kind} '{name}' is already registered by {taken.__module__}")
             self._builders[name] = builder
             return builder
@@ -156,6 +157,10 @@ def _bound(constraint: Any) -> str:
 def _hints(builder: Callable[..., Any]) -> dict[str, Any]:
     target = builder.__init__ if inspect.isclass(builder) else builder  # type: ignore[misc]
     return typing.get_type_hints(target, include_extras=True)
+
+
+def _origin(builder: Callable[..., Any]) -> tuple[str | None, str]:
+    return inspect.getsourcefile(builder), builder.__qualname__
 
 
 def _sources(home: str) -> Iterator[tuple[str, Path]]:

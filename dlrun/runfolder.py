@@ -50,7 +50,7 @@ class RunFolder:
         return summary
 
     def read_summary(self) -> dict[str, Any]:
-        return dict(json.loads(self.summary.read_text()))
+        return dict(json.loads(self.summary.read_text(encoding="utf-8")))
 
 
 def new_run_id() -> str:

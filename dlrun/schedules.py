@@ -176,11 +176,11 @@ class Plateau(Schedule):
         self.mode, self.shrink, self.patience, self.threshold = mode, factor, patience, threshold
         self.cooldown, self.floor = cooldown, _floor(min_lr, lr)
         self.current, self.bad, self.cooling = 1.0, 0, 0
-        self.best: float | None = None
+        self.best = -math.inf if mode == "max" else math.inf
 
     def observe(self, value: float) -> None:
         # torch's ReduceLROnPlateau with threshold_mode="rel", rule by rule.
-        better = self.best is None or (
+        better = (
             value > self.best * (1 + self.threshold) if self.mode == "max" else value < self.best * (1 - self.threshold)
         )
         if better:

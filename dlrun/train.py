@@ -172,6 +172,8 @@ def _interrupted(error: BaseException) -> dict[str, Any]:
 
 def _test(trainer: Trainer, run: Run, folder: RunFolder) -> dict[str, float]:
     """The best checkpoint on the test split: its first and only look at it."""
+    if not trainer.progress.best:
+        raise TrainingError(f"{run.limits.monitor} was never a number: there is no best checkpoint to test")
     trainer.load_weights(checkpoint.load(folder.best, run.device))
     metrics = trainer.evaluate(run.test_batches, "test")
     predicted = trainer.predict(run.test_batches)

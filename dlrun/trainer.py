@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dlrun.data.loader import Batches
+from dlrun.ema import EMA
 from dlrun.errors import UserError
-from dlrun.optim import EMA, L1
+from dlrun.optim import L1
 from dlrun.precision import Precision
 from dlrun.schedules import Schedule
 from dlrun.tasks import Classification
@@ -94,7 +95,7 @@ class Trainer:
             trained = time.monotonic() - started
             self.samples_seen += samples
             self.train_seconds += trained
-            if self.stop_requested and progress.position < len(self.train_batches):
+            if self.stop_requested and progress.position < len(self.train_batches) and progress.step < limits.max_steps:
                 progress.seconds = time.monotonic() - began
                 self.save("last", self.state())
                 return "preempted"
@@ -189,13 +190,15 @@ class Trainer:
             return False
         self.schedule.observe(value)
         sign = 1 if limits.mode == "max" else -1
-        if progress.reference is None or sign * (value - progress.reference) > limits.min_delta:
+        number = not math.isnan(value)  # what isn't a number is never an improvement
+        if number and (progress.reference is None or sign * (value - progress.reference) > limits.min_delta):
             progress.reference, progress.waited = value, 0
         else:
             progress.waited += 1
-        # The best checkpoint takes any improvement, however small.
+        # The best checkpoint takes any improvement, however small. Of equals the later one counts: on a small split
+        # many epochs tie, and the first of them comes long before the learning rate has come down.
         best = progress.best.get(limits.monitor)
-        if best is not None and sign * (value - best) <= 0:
+        if not number or (best is not None and sign * (value - best) < 0):
             return False
         progress.best = {key: v for key, v in row.items() if v is not None}
         return True

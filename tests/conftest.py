@@ -1,4 +1,12 @@
+"""What all tests share."""
+
 from __future__ import annotations
+
+import os
+
+# Before torch is imported, here and in the processes that tests start: on tensors this small a second thread is only
+# one more to wait for, and on a busy machine that makes minutes of seconds.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Callable
 from pathlib import Path

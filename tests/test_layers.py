@@ -8,7 +8,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parent.parent / "dlrun"
 FLOORS = [
     {"errors", "registry", "spec", "distributed", "atomic", "plugins"},
-    {"data", "models", "tasks", "optim", "schedules", "precision"},
+    {"data", "models", "tasks", "optim", "ema", "schedules", "precision"},
     {"runfolder", "checkpoint", "tracking", "profiler"},
     {"trainer"},
     {"config", "build"},

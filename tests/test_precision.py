@@ -17,8 +17,6 @@ from dlrun import precision
 from dlrun.errors import UserError
 from dlrun.registry import precisions
 
-torch.set_num_threads(1)  # on tensors this small a second thread is one more to wait for
-
 CPU = torch.device("cpu")
 
 

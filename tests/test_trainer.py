@@ -19,16 +19,15 @@ from torch.optim.swa_utils import AveragedModel
 
 from dlrun.data.loader import Batches
 from dlrun.data.source import ArraySplit
+from dlrun.ema import EMA
 from dlrun.errors import UserError
-from dlrun.optim import EMA, L1
+from dlrun.optim import L1
 from dlrun.registry import precisions, schedules, tasks
 from dlrun.schedules import Clock, Schedule
 from dlrun.spec import DataSpec
 from dlrun.tracking import Quiet
 from dlrun.tracking.terminal import Terminal
 from dlrun.trainer import Limits, Progress, Trainer, TrainingError
-
-torch.set_num_threads(1)  # on tensors this small a second thread is one more to wait for
 
 CPU = torch.device("cpu")
 SPEC = DataSpec("tabular", (6,), ("a", "b", "c"))
@@ -170,6 +169,20 @@ def test_it_trains_as_a_plain_loop_does(accumulate: int) -> None:
         assert row["train/loss"] == pytest.approx(loss, rel=1e-6)
         assert row["train/acc"] == pytest.approx(sum(s["right"] for s in steps) / N)
     assert trainer.samples_seen == 4 * N
+
+
+def test_batch_norm_is_in_training_mode_in_every_epoch_and_not_in_between() -> None:
+    def normed() -> nn.Sequential:
+        return nn.Sequential(small_net()[:2], nn.BatchNorm1d(8), small_net()[2]).double()
+
+    net, reference = normed(), normed()
+    trainer, recorder = build(net, 2 * PER_EPOCH)
+    trainer.fit()
+    optimizer = sgd(reference)
+    for row in recorder.rows:
+        plain_loop(reference.train(), PER_EPOCH, optimizer)
+        assert {name: row[name] for name in ("val/loss", "val/acc")} == pytest.approx(metrics_of(reference), rel=1e-6)
+    torch.testing.assert_close(net.state_dict(), reference.state_dict())
 
 
 @pytest.mark.parametrize("accumulate", [1, 4])
@@ -338,7 +351,8 @@ def lightnings_last_epoch(curve: list[float], mode: str, patience: int, min_delt
 def test_early_stopping_stops_when_lightning_does(mode: str, patience: int, min_delta: float, seed: int) -> None:
     random = np.random.default_rng(seed)
     rising = 0.9 - 0.8 * np.exp(-np.arange(30) / 6) + 0.04 * random.normal(size=30)
-    curve = np.round(rising if mode == "max" else 1 - rising, 2).tolist()  # rounded, so that there are ties
+    # Rounded, so that there are ties.
+    curve = np.round(rising if mode == "max" else 1 - rising, 1 + seed % 2).tolist()
     trainer, recorder = build(
         small_net(),
         30,
@@ -354,10 +368,10 @@ def test_early_stopping_stops_when_lightning_does(mode: str, patience: int, min_
     assert status == ("finished" if stops is None else "stopped_early")
     assert trainer.progress.epoch == len(recorder.rows) == (stops or 30)
 
-    # The best epoch is the first of the best values, and was saved whenever there was a new one.
+    # The best epoch is the last of the best values, and was saved whenever none before was better.
     seen = np.array(curve[: trainer.progress.epoch]) * (1 if mode == "max" else -1)
-    records = [e + 1 for e in range(len(seen)) if e == 0 or seen[e] > seen[:e].max()]
-    assert trainer.progress.best["epoch"] == seen.argmax() + 1 == records[-1]
+    records = [e + 1 for e in range(len(seen)) if e == 0 or seen[e] >= seen[:e].max()]
+    assert trainer.progress.best["epoch"] == len(seen) - seen[::-1].argmax() == records[-1]
     assert trainer.progress.best == recorder.rows[records[-1] - 1]
     assert [s["progress"]["epoch"] for name, s in recorder.saved if name == "best"] == records
     assert [s["progress"]["epoch"] for name, s in recorder.saved if name == "last"] == [*range(1, len(seen) + 1)]
@@ -365,7 +379,7 @@ def test_early_stopping_stops_when_lightning_does(mode: str, patience: int, min_
 
 @pytest.mark.parametrize(
     ("curve", "best"),
-    [([0.5, math.nan, 0.7, 0.6, 0.6], 1), ([math.nan, 0.5, 0.5, 0.4, 0.4], 4), ([0.5, 0.4, 0.4, 0.6, math.nan], 2)],
+    [([0.5, math.nan, 0.7, 0.6, 0.6], 1), ([math.nan, 0.5, 0.5, 0.4, 0.4], 5), ([0.5, 0.4, 0.4, 0.6, math.nan], 3)],
 )
 @pytest.mark.parametrize("mode", ["min", "max"])
 def test_what_is_not_a_number_is_never_the_best(curve: list[float], best: int, mode: str) -> None:
@@ -386,6 +400,17 @@ def test_epochs_without_an_evaluation_are_not_judged() -> None:
     assert [row["val/acc"] for row in recorder.rows] == [None, None, 0.5, None, None, 0.4, None, 0.6]
     assert trainer.progress.best["epoch"] == 8
     assert trainer.progress.waited == 0
+
+
+def test_what_was_not_evaluated_is_not_in_the_best_row() -> None:
+    trainer, recorder = build(small_net(), 9, eval_every=3, monitor="train/loss", mode="min")
+    trainer.fit()
+    losses = [row["train/loss"] for row in recorder.rows]
+    assert losses == sorted(losses, reverse=True)  # the last epoch is the best
+    assert [s["progress"]["best"]["epoch"] for name, s in recorder.saved if name == "best"] == [1, 2, 3]
+    first, *_, last = (s["progress"]["best"] for name, s in recorder.saved if name == "best")
+    assert set(last) - set(first) == {"val/loss", "val/acc"}
+    assert None not in first.values()
 
 
 def test_plateau_is_told_the_monitored_metric() -> None:

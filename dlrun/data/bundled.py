@@ -10,7 +10,7 @@ from annotated_types import Ge
 
 from dlrun.data.source import ArraySplit, DataOptions, PixelSplit, Source, Splits, pixel_statistics
 from dlrun.errors import OptionError
-from dlrun.registry import Count, Index, Positive, Share, Size, datasets
+from dlrun.registry import Count, Positive, Seed, Share, Size, datasets
 from dlrun.spec import DataSpec
 
 
@@ -47,7 +47,7 @@ def blobs(
     informative: Count = 10,
     num_classes: Annotated[int, Ge(2)] = 4,
     class_sep: Positive = 1.0,
-    data_seed: Index = 0,
+    data_seed: Seed = 0,
     test_fraction: Share = 0.2,
 ) -> Source:
     """Synthetic table: scikit-learn's `make_classification`, clusters on the corners of a hypercube."""

@@ -45,10 +45,18 @@ class FileSplit:
             with Image.open(path) as image:
                 height, width = self.size
                 image.draft("RGB", (width, height))  # a JPEG far larger than the target is decoded at a fraction
-                resized = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
-        except (OSError, SyntaxError, ValueError) as error:  # PIL raises any of them on a damaged file
+                resized = _eight_bits(image).convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
+        # PIL raises any of these on a damaged file.
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise UserError(f"data: can't read the image {path} ({error})") from error
         return np.asarray(resized)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit grey as 8-bit; `convert` would make everything above 255 white."""
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
 
 
 @datasets.register("image_folder")
@@ -98,6 +106,6 @@ def _scan(folder: Path, class_names: list[str], size: tuple[int, int]) -> FileSp
     for path in paths:
         try:
             Image.open(path).close()
-        except OSError as error:
+        except (OSError, Image.DecompressionBombError) as error:
             raise UserError(f"data: can't read the image {path} ({error})") from error
     return FileSplit(paths, torch.tensor(targets), size)

@@ -89,31 +89,36 @@ def _present_or_downloaded(make: Callable[..., Any], root: Path, train: bool, do
     by_hand = f"put {archive} into {root}, or take data that needs none: digits, pydocs, breast_cancer, blobs, fake"
     try:
         return make(root, train=train, download=False)
-    except RuntimeError:  # "Dataset not found or corrupted"
+    except RuntimeError as error:
+        if not str(error).startswith("Dataset"):  # "Dataset not found or corrupted"; else what torch says on reading it
+            raise _damaged(make, root, error) from error
         if not download:
             raise UserError(
                 f"data.root: no complete {make.__name__} in {root} and data.download=false; {by_hand}"
             ) from None
     except Exception as error:
-        raise UserError(
-            f"data.root: {make.__name__} in {root} is damaged ({error}); delete it and run again"
-        ) from error
+        raise _damaged(make, root, error) from error
+    before = {folder for folder in (root, *root.parents, *root.rglob("*")) if folder.is_dir()}
     with one_at_a_time(root):
         try:
             return make(root, train=train, download=True)
         except (URLError, RuntimeError, OSError) as error:
-            _remove_empty(root)
+            _remove_empty(root, before)
             reason = " ".join(str(error).split())
             raise UserError(f"data: can't download {make.__name__} ({reason}); {by_hand}") from error
         except Exception as error:  # what tarfile, pickle and zlib raise on a damaged archive
-            raise UserError(
-                f"data.root: {make.__name__} in {root} is damaged ({error}); delete it and run again"
-            ) from error
+            raise _damaged(make, root, error) from error
 
 
-def _remove_empty(folder: Path) -> None:
-    """The folders that a download made before it failed."""
-    for empty in sorted([*folder.rglob("*"), folder], key=lambda path: len(path.parts), reverse=True):
+def _damaged(make: Callable[..., Any], root: Path, error: Exception) -> UserError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return UserError(f"data.root: {make.__name__} in {root} is damaged ({reason}); delete it and run again")
+
+
+def _remove_empty(folder: Path, before: set[Path]) -> None:
+    """The folders that a download made before it failed, and none that was there `before`."""
+    made = {*folder.rglob("*"), folder, *folder.parents} - before
+    for empty in sorted(made, key=lambda path: len(path.parts), reverse=True):
         if empty.is_dir() and not any(empty.iterdir()):
             empty.rmdir()
 

@@ -38,6 +38,7 @@ def torchvision(spec: DataSpec, *, arch: str = "resnet18", pretrained: bool = Fa
             raise UserError(f"model.pretrained: can't load the weights of '{arch}' ({error})") from error
         if arch in ("googlenet", "inception_v3"):
             model.aux_logits = False
+            model.transform_input = model.transform_input and spec.shape[0] == 3  # it names red, green and blue
         _fit_head(model, spec.num_outputs)
     _fit_first_layer(model, spec.shape[0])
     return _checked(model, spec, "torchvision", arch)

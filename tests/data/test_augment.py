@@ -116,7 +116,10 @@ SIZE = r"augment: the transforms turn a \(16, 12, 3\) uint8 image into \({}\) {}
         ({"OneOf": {}}, r"augment\.transforms\.1\.OneOf: .*'transforms'"),
         ({"HorizontalFlip": {"p": 2}}, r"augment\.transforms\.1\.HorizontalFlip: .*p; .*less than or equal to 1"),
         ({"HorizontalFlip": {"p": "often"}}, r"augment\.transforms\.1\.HorizontalFlip: .*p; .*valid number"),
-        ("HorizontalFlip", r"augment\.transforms\.1: expected one transform as 'Name: {options}', got 'HorizontalFlip'"),
+        (
+            "HorizontalFlip",
+            r"augment\.transforms\.1: expected one transform as 'Name: {options}', got 'HorizontalFlip'",
+        ),
         ({"HorizontalFlip": {}, "VerticalFlip": {}}, r"augment\.transforms\.1: expected one transform as"),
         # not the shape that options have
         ({"HorizontalFlip": 0.5}, r"augment\.transforms\.1\.HorizontalFlip: "),

@@ -91,7 +91,11 @@ def test_tumours_have_their_names_the_right_way_round():
         ("digits", {"test_fraction": 1}, r"^data\.test_fraction: expected a number > 0 and < 1, got 1$"),
         ("digits", {"imagesize": 5}, r"^data\.imagesize: unknown option; did you mean 'image_size'\?"),
         ("blobs", {"informative": 30}, r"^data\.informative: expected at most data\.features=20, got 30$"),
-        ("blobs", {"num_classes": 5, "informative": 3}, r"^data\.num_classes: expected at most 4 with data\.informative"),
+        (
+            "blobs",
+            {"num_classes": 5, "informative": 3},
+            r"^data\.num_classes: expected at most 4 with data\.informative",
+        ),
         ("blobs", {"num_classes": 1}, r"^data\.num_classes: expected a whole number >= 2, got 1$"),
         ("blobs", {"size": 8}, r"^data: can't hold out 0\.2 of 8 samples, class by class: "),
         ("blobs", {"size": 1}, r"^data"),

@@ -68,7 +68,10 @@ def test_the_same_every_time_and_no_sample_twice():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"shape": [28, 28]}, r"data\.shape: expected \[channels, height, width\] for data\.modality=image, got \[28, 28\]"),
+        (
+            {"shape": [28, 28]},
+            r"data\.shape: expected \[channels, height, width\] for data\.modality=image, got \[28, 28\]",
+        ),
         ({"modality": "tabular", "shape": [3, 4]}, r"data\.shape: expected \[features\] for data\.modality=tabular"),
         ({"modality": "text", "shape": [3]}, r"data\.shape: a text has none; set data\.sequence_length"),
         ({"vocab_size": 100}, r"data\.vocab_size: only a text has it, and data\.modality is image"),

@@ -56,7 +56,7 @@ def test_splits_are_carved_where_there_are_none(root):
     splits = made.load()
     parts = {name: greys(split) for name, split in vars(splits).items()}
     assert {name: len(part) for name, part in parts.items()} == {"train": 12, "val": 4, "test": 4}
-    assert sorted(sum(parts.values(), [])) == sorted(CATS | DOGS)
+    assert sorted([*parts["train"], *parts["val"], *parts["test"]]) == sorted(CATS | DOGS)
     for name, part in parts.items():
         assert getattr(splits, name).targets.tolist() == [grey >= 100 for grey in part]
         assert len(CATS & set(part)) == len(DOGS & set(part))
@@ -197,7 +197,9 @@ def test_a_picture_of_20000_by_20000_is_refused_before_training(root):
 def test_a_class_that_train_doesnt_have(root, split):
     for name in ("cat", "dog", "horse"):
         save(root, f"{split}/{name}/x.png", Image.new("L", (8, 8)))
-    with pytest.raises(UserError, match=rf"^data\.root: {root}/{split}/horse is a class that {root}/train doesn't have"):
+    with pytest.raises(
+        UserError, match=rf"^data\.root: {root}/{split}/horse is a class that {root}/train doesn't have"
+    ):
         source(root).load()
 
 

@@ -137,7 +137,11 @@ GOOD_LINE = '{"text": "a", "label": "b"}\n'
     [
         # what isn't there
         ("a.csv", "texts,label\n" + GOOD, r"text_column: .*a\.csv, line 2: no column 'text'; did you mean 'texts'\?"),
-        ("a.tsv", "text\tlabels\n a\tb\n", r"label_column: .*a\.tsv, line 2: no column 'label'; did you mean 'labels'\?"),
+        (
+            "a.tsv",
+            "text\tlabels\n a\tb\n",
+            r"label_column: .*a\.tsv, line 2: no column 'label'; did you mean 'labels'\?",
+        ),
         ("a.jsonl", GOOD_LINE + '{"text": "a"}\n', r"label_column: .*a\.jsonl, line 2: no column 'label'"),
         ("a.jsonl", GOOD_LINE + '["a", "b"]\n', r"text_column: .*a\.jsonl, line 2: no column 'text'"),
         ("a.csv", "", r"file: .*a\.csv has no rows"),

@@ -3,16 +3,14 @@ from __future__ import annotations
 import gzip
 import hashlib
 import http.server
-import json
-import os
+import multiprocessing
 import pickle
 import struct
-import subprocess
-import sys
 import tarfile
 import threading
 import time
 import urllib.error
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +28,7 @@ CIFARS = {
     "cifar100": (torchvision.datasets.CIFAR100, 100, ["train"], ["test"]),
 }
 GREYS = {"mnist": torchvision.datasets.MNIST, "fashion_mnist": torchvision.datasets.FashionMNIST}
+URLOPEN = urllib.request.urlopen
 NEEDS_NONE = "or take data that needs none: digits, pydocs, breast_cancer, blobs, fake"
 
 
@@ -288,36 +287,31 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-PROCESS = """if True:
-    import json, sys, urllib.request
-    from pathlib import Path
-    from torchvision.datasets import CIFAR10
-    from dlrun.data.source import DataOptions
-    from dlrun.registry import datasets
-    address, root, attributes = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
-    for name, value in attributes.items():
-        setattr(CIFAR10, name, value)
-    source = datasets.build("cifar10", {}, DataOptions(root, 0.5, 0))
-    urllib.request.urlopen(address + "/ready").read()
-    print(source.load().test.inputs.sum().item())
-"""
+def loads(queue, address: str, root: Path) -> None:
+    torch.set_num_threads(1)  # as in a loader's process: OpenMP's threads aren't forked with the rest
+    urllib.request.urlopen(f"{address}/ready").read()
+    queue.put(load("cifar10", root).test.inputs.sum().item())
 
 
 def test_processes_that_start_at_once_download_once(tmp_path, monkeypatch):
-    (tmp_path / "server").mkdir()
     _, test = write_cifar(tmp_path / "server", "cifar10", monkeypatch)
-    archive = archived(tmp_path / "server", "cifar10", monkeypatch)
-    server = Server(archive.read_bytes(), processes=3)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    server = Server(archived(tmp_path / "server", "cifar10", monkeypatch).read_bytes(), processes=3)
     address = f"http://127.0.0.1:{server.server_port}"
-    attributes = {name: getattr(torchvision.datasets.CIFAR10, name) for name in ("train_list", "test_list", "meta")}
-    attributes |= {"url": f"{address}/cifar-10-python.tar.gz", "tgz_md5": md5(archive)}
-    words = [sys.executable, "-c", PROCESS, address, str(tmp_path / "data"), json.dumps(attributes)]
-    environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp"), "no_proxy": "*"}
-    started = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(3)]
-    printed = [process.communicate()[0].split() for process in started]
+    monkeypatch.setattr(torchvision.datasets.CIFAR10, "url", f"{address}/cifar-10-python.tar.gz")
+    monkeypatch.setattr("urllib.request.urlopen", URLOPEN)
+    monkeypatch.setenv("no_proxy", "*")
+    fork = multiprocessing.get_context("fork")  # importing torch three times more would take all the time
+    queue = fork.SimpleQueue()
+    processes = [fork.Process(target=loads, args=(queue, address, tmp_path / "data")) for _ in range(3)]
+    for process in processes:
+        process.start()
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    for process in processes:
+        process.join()
     server.shutdown()
+    thread.join()
     server.server_close()
-    assert [process.returncode for process in started] == [0, 0, 0]
-    assert [words[-1] for words in printed] == [str(test.sum(dtype=np.int64))] * 3
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert [queue.get() for _ in processes] == [test.sum(dtype=np.int64)] * 3
     assert server.downloads == 1

@@ -17,8 +17,6 @@ from dlrun.errors import UserError
 from dlrun.registry import models
 from dlrun.spec import DataSpec
 
-torch.set_num_threads(1)  # on tensors this small a second thread is one more to wait for
-
 CLASSES = ("a", "b", "c", "d", "e")
 
 
