@@ -233,7 +233,7 @@ def weights(run: Run) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in run.parts["weights"].parameters()])
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2**32 - 1])
+@pytest.mark.parametrize("seed", [0, 1, 2**32 - 2])
 def test_a_seed_decides_on_everything_and_0_is_one(built, seed):
     first = built(f"seed={seed}")
     drawn = [random.random(), np.random.rand(), torch.rand(()).item()]
