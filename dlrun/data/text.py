@@ -23,7 +23,7 @@ Words = Annotated[int, Ge(3)]
 
 @datasets.register("pydocs")
 def pydocs(
-    common: DataOptions, *, vocab_size: Words = 8000, max_length: Count = 128, test_fraction: Share = 0.2
+    common: DataOptions, *, vocab_size: Words = 8000, max_length: Count = 64, test_fraction: Share = 0.2
 ) -> Source:
     """Real English with no download: paragraphs of the standard library's docstrings, by package."""
     try:

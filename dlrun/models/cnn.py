@@ -9,6 +9,7 @@ from annotated_types import MinLen
 from torch import Tensor, nn
 
 from dlrun.errors import OptionError
+from dlrun.models.embedding import word_embedding
 from dlrun.models.refusal import refuse
 from dlrun.registry import Count, Fraction, models
 from dlrun.spec import PAD, DataSpec
@@ -65,7 +66,7 @@ class TextCNN(nn.Module):
 
     def __init__(self, spec: DataSpec, channels: list[int], kernel_size: int, hidden_size: int, dropout: float):
         super().__init__()
-        self.embedding = nn.Embedding(spec.vocab_size, channels[0], padding_idx=PAD)
+        self.embedding = word_embedding(spec.vocab_size, channels[0])
         widths = [channels[0], *channels]
         self.blocks = nn.ModuleList(
             nn.Sequential(

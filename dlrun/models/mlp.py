@@ -10,6 +10,7 @@ from annotated_types import MinLen
 from torch import Tensor, nn
 
 from dlrun.errors import OptionError, choices
+from dlrun.models.embedding import start_small
 from dlrun.registry import Count, Fraction, models
 from dlrun.spec import PAD, DataSpec
 
@@ -65,6 +66,7 @@ class WordLinear(nn.Module):
     def __init__(self, vocab_size: int, width: int):
         super().__init__()
         self.words = nn.EmbeddingBag(vocab_size, width, mode="mean", padding_idx=PAD)
+        start_small(self.words)
         self.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, tokens: Tensor) -> Tensor:  # (B, L) → (B, width)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from dlrun.models.embedding import word_embedding
 from dlrun.models.refusal import refuse
 from dlrun.registry import Count, Fraction, models
 from dlrun.spec import PAD, DataSpec
@@ -65,7 +66,7 @@ class Recurrent(nn.Module):
             raise refuse(spec, name, "sequences (text, or an image's rows)", "perceptron or mlp")
         self.embedding: nn.Module
         if spec.modality == "text":
-            self.embedding = nn.Embedding(spec.vocab_size, embedding_dim, padding_idx=PAD)
+            self.embedding = word_embedding(spec.vocab_size, embedding_dim)
         else:
             channels, _, width = spec.shape
             self.embedding = nn.Linear(channels * width, embedding_dim)

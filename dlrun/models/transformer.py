@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlrun.errors import OptionError
+from dlrun.models.embedding import word_embedding
 from dlrun.models.refusal import refuse
 from dlrun.registry import Count, Fraction, Size, models
 from dlrun.spec import PAD, DataSpec
@@ -49,7 +50,7 @@ def transformer(
             raise OptionError(
                 "patch_size", f"only images are cut into patches; expected null on text, got {patch_size}"
             )
-        embedding = nn.Embedding(spec.vocab_size, d_model, padding_idx=PAD)
+        embedding = word_embedding(spec.vocab_size, d_model)
         length = spec.shape[0]
     else:
         embedding = Patches(spec.shape[0], *_patch(patch_size, spec.shape[1:]), d_model)
@@ -93,10 +94,6 @@ class Transformer(nn.Module):
         # Pre-norm layers leave the sum of all of them un-normalised at the end.
         self.norm = nn.LayerNorm(d_model) if norm_first else nn.Identity()
         self.head = nn.Linear(d_model, outputs)
-        if isinstance(embedding, nn.Embedding):
-            nn.init.normal_(embedding.weight, std=0.02)  # torch's std of 1 would drown the positions
-            with torch.no_grad():
-                embedding.weight[PAD].zero_()
 
     def forward(self, x: Tensor) -> Tensor:  # (B, L) or (B, C, H, W) → (B, outputs)
         tokens, valid = self.tokens(x)
