@@ -6,7 +6,7 @@ import math
 import random
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from dlrun.optim import L1
 from dlrun.registry import datasets, models, optimizers, precisions, schedules, tasks
 from dlrun.schedules import Clock
 from dlrun.spec import DataSpec
+from dlrun.tasks import Classification
 from dlrun.tracking import Tracker
 from dlrun.tracking.terminal import Terminal
 from dlrun.trainer import Limits, Save, Trainer
@@ -69,9 +70,7 @@ def build(config: Config) -> Run:
     train, val, test = _batches(config, splits, spec, device, channels_last, augment, mix)
     counts = torch.bincount(splits.train.targets, minlength=spec.num_outputs)
     task = tasks.build(config.task.name, config.task.options, spec, counts).to(device)
-    monitored = [f"{split}/{name}" for split in ("train", "val") for name in task.metrics]
-    if options.monitor not in monitored:
-        raise UserError(f"trainer.monitor: unknown metric '{options.monitor}'{choices(options.monitor, monitored)}")
+    mode = _mode(options.monitor, options.mode, task)
 
     clock = _clock(config, len(train))
     optimizer = optimizers.build(config.optimizer.name, config.optimizer.options, model)
@@ -85,7 +84,7 @@ def build(config: Config) -> Run:
             "weights": model,
             "task": task,
             "optimizer": optimizer,
-            "schedule": schedules.build(config.scheduler.name, config.scheduler.options, clock, rate, options.mode),
+            "schedule": schedules.build(config.scheduler.name, config.scheduler.options, clock, rate, mode),
             "precision": precision,
             "train_batches": train,
             "val_batches": val,
@@ -100,7 +99,7 @@ def build(config: Config) -> Run:
             eval_every=options.check_val_every_n_epoch,
             log_every=1 if options.fast_dev_run else options.log_every_n_steps,
             monitor=options.monitor,
-            mode=options.mode,
+            mode=mode,
             patience=None if options.fast_dev_run else options.patience,
             min_delta=options.min_delta,
         ),
@@ -243,6 +242,17 @@ def _clock(config: Config, batches: int) -> Clock:
         key = "warmup_steps" if config.warmup.warmup_steps else "warmup_epochs"
         raise UserError(f"scheduler.{key}: {warmup} steps of warm-up, but the training has only {total}")
     return Clock(total, per_epoch, warmup)
+
+
+def _mode(monitor: str, given: str | None, task: Classification) -> Literal["min", "max"]:
+    """Which way the monitored metric is better; a `trainer.mode` that says otherwise would keep the worst epoch."""
+    monitored = [f"{split}/{name}" for split in ("train", "val") for name in task.metrics]
+    if monitor not in monitored:
+        raise UserError(f"trainer.monitor: unknown metric '{monitor}'{choices(monitor, monitored)}")
+    mode = task.metrics[monitor.partition("/")[2]]
+    if given not in (None, mode):
+        raise UserError(f"trainer.mode: expected '{mode}' or null, since that is the better {monitor}, got '{given}'")
+    return mode
 
 
 def _channels_last(option: bool | str, model: nn.Module, spec: DataSpec) -> bool:

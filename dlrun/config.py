@@ -36,7 +36,7 @@ class TrainerConfig:
     gradient_clip_val: Positive | None = None
     ema_decay: EMADecay | None = None
     monitor: str = "val/acc"
-    mode: Literal["min", "max"] = "max"
+    mode: Literal["min", "max"] | None = None
     patience: Count | None = None
     min_delta: NonNegative = 0.0
     check_val_every_n_epoch: Count = 1
@@ -56,6 +56,8 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         if self.max_epochs is None and self.max_steps is None:
             raise UserError("trainer.max_epochs: set it or trainer.max_steps; both are null")
+        if self.min_delta and self.patience is None:
+            raise UserError(f"trainer.min_delta: {self.min_delta} does nothing while trainer.patience is null")
 
 
 @dataclass(frozen=True, kw_only=True)

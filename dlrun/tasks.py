@@ -6,7 +6,7 @@ modelling come in here as further builders.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -27,8 +27,7 @@ class Classification:
     over micro-batches; torch's own weighted mean depends on what else is in the batch.
     """
 
-    metrics = ("loss", "acc")
-    monitor, mode = "val/acc", "max"
+    metrics: ClassVar[dict[str, Literal["min", "max"]]] = {"loss": "min", "acc": "max"}  # name → which way is better
 
     def __init__(
         self,

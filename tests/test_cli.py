@@ -88,6 +88,11 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(dlrun: Com
         (["model=transformer", "model.num_heads=3"], "model.num_heads: expected a divisor of model.d_model=128, got 3"),
         (["model=lstm", "data=blobs"], "model 'lstm' takes sequences (text, or an image's rows), not tabular data"),
         (["trainer.monitor=val/accuracy"], "trainer.monitor: unknown metric 'val/accuracy'; did you mean 'val/acc'?"),
+        (
+            ["trainer.monitor=val/loss", "trainer.mode=max"],
+            "trainer.mode: expected 'min' or null, since that is the better",
+        ),
+        (["trainer.min_delta=0.1"], "trainer.min_delta: 0.1 does nothing while trainer.patience is null"),
         (["device=cuda"], "device: 'cuda' isn't available on this machine"),
         (["device=tpu"], "device: expected one of 'auto', 'cpu', 'cuda', 'mps', got 'tpu'"),
         (["precision=tf32", "device=cpu"], "precision: tf32 needs an NVIDIA GPU"),

@@ -78,7 +78,7 @@ LIMIT = f"{WHOLE} or a number > 0 and <= 1 or null"
         ("tracking.wandb.init_timeout=0", "tracking.wandb.init_timeout: expected a number > 0, got 0"),
         # choices
         ("device=gpu", "device: expected one of 'auto', 'cpu', 'cuda', 'mps', got 'gpu'"),
-        ("trainer.mode=maximum", "trainer.mode: expected one of 'min', 'max', got 'maximum'"),
+        ("trainer.mode=maximum", "trainer.mode: expected one of 'min', 'max' or null, got 'maximum'"),
         (
             "trainer.channels_last=yes_please",
             "trainer.channels_last: expected true or false or one of 'auto', got 'yes_",
