@@ -125,7 +125,6 @@ class Trainer:
         sums: Tensor | None = None  # loss, right answers: on the device until somebody wants to read them
         seen, first = 0, progress.position
         bar = self.terminal.start_epoch(progress.epoch + 1, batches.samples(0, len(batches)), batches.samples(0, first))
-        metrics: dict[str, float] = {}
         for inputs, targets in batches.epoch(progress.epoch, start=progress.position):
             window = progress.position - progress.position % limits.accumulate
             shared = batches.samples(window, min(window + limits.accumulate, len(batches)))
@@ -143,9 +142,9 @@ class Trainer:
             rate, norm = self._update(base_rates)
             progress.step += 1
             if progress.step % limits.log_every == 0:
-                metrics = (
-                    self._read(sums, seen) | {"lr": rate} | ({} if norm is None else {"train/grad_norm": norm.item()})
-                )
+                metrics = {**self._read(sums, seen), "lr": rate}
+                if norm is not None:
+                    metrics["train/grad_norm"] = norm.item()
                 self.tracker.step(metrics, progress.step)
             if progress.step >= limits.max_steps or self.stop_requested:
                 break
