@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from dlrun.config import Config
 from dlrun.data.augment import Augment
@@ -27,6 +28,8 @@ from dlrun.tasks import Classification
 from dlrun.tracking import Tracker
 from dlrun.tracking.terminal import Terminal
 from dlrun.trainer import Limits, Save, Trainer
+
+DEFAULT_THREADS = torch.get_num_threads()  # before any run of this process has changed it
 
 
 @dataclass
@@ -53,8 +56,7 @@ def build(config: Config) -> Run:
     """
     options = config.trainer
     seed_everything(config.seed, options.deterministic)
-    if options.num_threads is not None:
-        torch.set_num_threads(options.num_threads)
+    torch.set_num_threads(options.num_threads or DEFAULT_THREADS)
     device = choose_device(config.device)
     precision = precisions.build(config.precision.name, config.precision.options, device)
     source = build_source(config)
@@ -138,7 +140,15 @@ def build_source(config: Config) -> Source:
 def build_model(config: Config, spec: DataSpec) -> nn.Module:
     """The model that fits the data."""
     model: nn.Module = models.build(config.model.name, config.model.options, spec)
+    if any(is_lazy(p) for p in model.parameters()):  # a plugin's LazyLinear takes its size from the first batch
+        with torch.no_grad():
+            model.eval()(example(spec))
     return model
+
+
+def example(spec: DataSpec) -> torch.Tensor:
+    """A batch of one that has the shape of the data."""
+    return torch.ones(1, *spec.shape, dtype=torch.int64 if spec.modality == "text" else torch.float32)
 
 
 def _augment(config: Config, spec: DataSpec) -> Augment | None:
@@ -260,6 +270,8 @@ def _channels_last(option: bool | str, model: nn.Module, spec: DataSpec) -> bool
     convolutions = any(isinstance(module, nn.Conv2d) for module in model.modules())
     if option is True and spec.modality != "image":
         raise UserError(f"trainer.channels_last: is for images, and the data is {spec.modality}; set it to auto")
+    if option is True and not convolutions:
+        raise UserError("trainer.channels_last: this model has no convolution; set it to auto")
     return convolutions if option == "auto" else bool(option)
 
 

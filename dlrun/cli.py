@@ -117,7 +117,10 @@ def _info(words: Sequence[str]) -> int:
     from dlrun.compose import compose, parse_arguments, plain
 
     form = [word for word in words if word.startswith("format=")]
-    config = plain(compose(parse_arguments([word for word in words if word not in form])))
+    args = parse_arguments([word for word in words if word not in form])
+    if args.cfg or args.info or args.multirun:
+        raise UserError("info takes no --cfg, --info or --multirun: only overrides and --config-dir, --config-name")
+    config = plain(compose(args))
     from dlrun.commands.info import run
 
     return run(config, form[-1].partition("=")[2] if form else "text")

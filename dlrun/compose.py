@@ -14,7 +14,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra import version
@@ -36,7 +36,8 @@ from dlrun.errors import RunFailed, UserError, choices
 from dlrun.runfolder import RunFolder, new_run_id
 
 HYDRA_VERSION = "1.3"  # the behaviour we ask of Hydra, whichever version is installed
-OURS = (".hydra", "checkpoints", "dlrun.log", "summary.json")  # what a run that never began has put into its folder
+# What a run that never began may have put into its folder.
+OURS = (".hydra", "checkpoints", "dlrun.log", "config.yaml", "summary.json")
 
 
 class JobFailed(RuntimeError):
@@ -44,8 +45,14 @@ class JobFailed(RuntimeError):
 
 
 def parse_arguments(words: Sequence[str]) -> Namespace:
-    """Hydra's own flags and the overrides; a wrong flag ends the process with exit code 2."""
-    return get_args_parser().parse_args(list(words))
+    """Hydra's own flags and the overrides, in any order. Raises UserError for a wrong flag."""
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(f"{message} (see dlrun --help and --hydra-help)")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    return parser.parse_intermixed_args(list(words))
 
 
 def compose(args: Namespace) -> DictConfig:
@@ -90,6 +97,8 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 def run(words: Sequence[str]) -> None:
     """`dlrun train`: one run, a multirun, or one of Hydra's own flags."""
     args = parse_arguments(words)
+    # Hydra's own parser wants the flags together.
+    words = [word for word in words if word not in args.overrides] + args.overrides
     if args.cfg or args.info or args.hydra_help or args.shell_completion or args.experimental_rerun:
         _hydra_main(words)
         return
@@ -120,8 +129,11 @@ def _single(cfg: DictConfig) -> None:
         if isinstance(result._return_value, BaseException):  # `return_value` would print a line of its own
             raise result._return_value
     except BaseException as error:
-        if isinstance(error, UserError | OmegaConfBaseException) or not RunFolder(path).summary.exists():
+        # What failed with a traceback keeps its folder; what was refused or interrupted before it began leaves nothing.
+        begun = RunFolder(path).config.exists() or isinstance(error, RunFailed)
+        if isinstance(error, UserError | OmegaConfBaseException) or not begun:
             logging.shutdown()
+            logging.getLogger().handlers.clear()  # the log goes with the folder
             _remove(path, made)
         raise
 
@@ -132,14 +144,12 @@ def _make_folder(cfg: DictConfig) -> list[Path]:
     while True:
         _run_id = new_run_id()
         path = Path(str(cfg.hydra.run.dir))
-        if RunFolder(path).summary.exists():
-            raise UserError(f"hydra.run.dir: {path} already holds a run; choose another folder")
+        _refuse_used(path)
         made = [folder for folder in [*reversed(path.parents), path] if not folder.exists()]
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.mkdir(exist_ok=_run_id not in path.name)  # a folder that the user names may be there already
-            if not os.access(path, os.W_OK):
-                raise PermissionError(13, "Permission denied")
+            RunFolder(path).claim(_run_id)  # of several that come for one folder, one gets past here
         except FileExistsError:
             if not path.is_dir():
                 raise UserError(f"hydra.run.dir: {path} is a file") from None
@@ -150,6 +160,15 @@ def _make_folder(cfg: DictConfig) -> list[Path]:
         with read_write(cfg), open_dict(cfg):
             cfg.hydra.run.dir = str(path)
         return made
+
+
+def _refuse_used(path: Path) -> None:
+    """A folder that the user names may hold other things, but nothing that a run writes: we would overwrite it."""
+    if RunFolder(path).summary.exists():
+        raise UserError(f"hydra.run.dir: {path} already holds a run; choose another folder")
+    for name in OURS:
+        if (path / name).exists():
+            raise UserError(f"hydra.run.dir: {path} already holds {name}; choose another folder")
 
 
 def _remove(path: Path, made: list[Path]) -> None:
@@ -170,17 +189,20 @@ def _multirun(words: Sequence[str], args: Namespace, cfg: DictConfig) -> None:
     words = list(words)
     HydraConfig.instance().set_config(cfg)
     path, made = Path(str(cfg.hydra.sweep.dir)), False
-    if not any(word.lstrip("+").startswith("hydra.sweep.dir=") for word in args.overrides):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            while not made:
-                try:
-                    path.mkdir()
-                    made = True
-                except FileExistsError:
-                    path = path.with_name(f"{path.name}-{new_run_id()}")
-        except OSError as error:
-            raise UserError(f"hydra.sweep.dir: can't write to {path} ({error.strerror})") from error
+    named = any(word.lstrip("+").startswith("hydra.sweep.dir=") for word in args.overrides)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while not made:
+            try:
+                path.mkdir()
+                made = True
+            except FileExistsError:
+                if named:
+                    break
+                path = path.with_name(f"{path.name}-{new_run_id()}")
+    except OSError as error:
+        raise UserError(f"hydra.sweep.dir: can't write to {path} ({error.strerror})") from error
+    if not named:
         words.append(f"hydra.sweep.dir='{path}'")
     try:
         _hydra_main(words)
@@ -231,9 +253,11 @@ def _multirun_job(cfg: DictConfig) -> float | None:
     hydra_cfg = HydraConfig.get()
     path, log = Path(hydra_cfg.runtime.output_dir), logging.getLogger("dlrun")
     try:
+        run_id = new_run_id()
+        RunFolder(path).claim(run_id)
         # The command that makes this job alone, not the sweep's.
         command, group = ["dlrun", *hydra_cfg.overrides.task], Path(hydra_cfg.sweep.dir).name
-        return train(plain(cfg), Job(path, new_run_id(), dict(hydra_cfg.runtime.choices), command, group))
+        return train(plain(cfg), Job(path, run_id, dict(hydra_cfg.runtime.choices), command, group))
     except UserError as error:
         log.error("%s", error)
         raise JobFailed(str(error)) from None

@@ -56,6 +56,8 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         if self.max_epochs is None and self.max_steps is None:
             raise UserError("trainer.max_epochs: set it or trainer.max_steps; both are null")
+        if self.overfit_batches is not None and self.limit_train_batches is not None:
+            raise UserError("trainer.limit_train_batches: trainer.overfit_batches says already how many; set one")
         if self.min_delta and self.patience is None:
             raise UserError(f"trainer.min_delta: {self.min_delta} does nothing while trainer.patience is null")
 

@@ -19,12 +19,14 @@ def load_plugins(names: Sequence[str]) -> None:
     for name in names:
         try:
             importlib.import_module(name)
-        except Exception as error:
-            raise UserError(f"plugins: can't import '{name}': {type(error).__name__}: {error}") from error
+        except (Exception, SystemExit) as error:
+            raise UserError(f"plugins: can't import '{name}': {_one_line(error)}") from error
     for entry in metadata.entry_points(group="dlrun.plugins"):
         try:
             entry.load()
-        except Exception as error:
-            raise UserError(
-                f"plugins: entry point '{entry.name}' of {entry.value}: {type(error).__name__}: {error}"
-            ) from error
+        except (Exception, SystemExit) as error:
+            raise UserError(f"plugins: entry point '{entry.name}': {_one_line(error)}") from error
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -55,7 +55,8 @@ class Registry:
             taken = self._builders.get(name)
             # A plugin that is imported a second time under another name brings the same builder again.
             if taken is not None and _origin(taken) != _origin(builder):
-                raise UserError(f"{self.kind} '{name}' is already registered by {taken.__module__}")
+                both = f"{taken.__module__} and {builder.__module__}"
+                raise UserError(f"{self.kind} '{name}' is already registered: by both {both}")
             self._builders[name] = builder
             return builder
 

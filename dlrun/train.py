@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -38,7 +39,7 @@ WORST_MISTAKES = 32
 class Job:
     """Which run it is, beside its config."""
 
-    path: Path
+    path: Path  # claimed already, by whoever made it
     run_id: str
     choices: Mapping[str, Any]  # config group → the name that was chosen, for the header
     command: Sequence[str]  # makes the same run again
@@ -51,7 +52,6 @@ def train(config: Mapping[str, Any], job: Job) -> float | None:
     Raises UserError before anything was trained, RunFailed after that.
     """
     folder = RunFolder(job.path)
-    folder.claim(job.run_id)
     began = time.monotonic()
     try:
         run, trackers, terminal, profiler = _prepare(config, folder, job)
@@ -83,8 +83,9 @@ def train(config: Mapping[str, Any], job: Job) -> float | None:
     except Exception as error:
         log.exception("the run failed")
         outcome["error"] = f"{type(error).__name__}: {error}"
-    summary = _close(folder, trackers, outcome, trainer, time.monotonic() - began)
-    _farewell(folder, summary, run.limits.monitor)
+    with _undisturbed():
+        summary = _close(folder, trackers, outcome, trainer, time.monotonic() - began)
+        _farewell(folder, summary, run.limits.monitor)
     if summary["exit_code"] != 0:
         raise RunFailed(str(summary["error"]), summary["exit_code"])
     best: float | None = summary["best"].get(run.limits.monitor)
@@ -94,8 +95,8 @@ def train(config: Mapping[str, Any], job: Job) -> float | None:
 def _prepare(config: Mapping[str, Any], folder: RunFolder, job: Job) -> tuple[Run, Trackers, Terminal, Profiler | None]:
     """Everything that can go wrong before the first step, the cheap things first."""
     refuse_several()
-    load_plugins(list(config.get("plugins") or []))
     typed = parse(config)
+    load_plugins(typed.plugins)
     run = build(typed)
     with atomic_write(folder.config) as file:
         file.write(yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True).encode())
@@ -159,6 +160,18 @@ def _signals_stop(trainer: Trainer) -> Iterator[list[int]]:
         pass
     try:
         yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """What asked us to stop may ask again while the summary is being written."""
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -261,7 +261,7 @@ COLOURS = ("data=fake", "data.shape=[3,8,8]", "data.size=200")
         ([*CNN], True),
         ([*CNN, "trainer.channels_last=false"], False),
         ([], False),  # an MLP has no convolutions
-        (["trainer.channels_last=true"], True),
+        ([*CNN, "trainer.channels_last=true"], True),
     ],
 )
 def test_channels_last(built, overrides, expected):

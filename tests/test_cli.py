@@ -6,6 +6,8 @@ import csv
 import json
 import os
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -105,6 +107,13 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(dlrun: Com
         (["data=image_folder", "data.root=nowhere"], "data.root: no folder nowhere/train"),
         (["data=text_csv"], "data.file: is missing; say data.file=…"),
         (["model=mlp,cnn"], "'model=mlp,cnn' has several values; add -m"),
+        (
+            ["trainer.overfit_batches=2", "trainer.limit_train_batches=1"],
+            "trainer.limit_train_batches: trainer.overfit",
+        ),
+        (["--foo"], "unrecognized arguments: --foo"),
+        (["-m", "seed=1,2", "hydra.sweep.dir=/proc/x"], "hydra.sweep.dir: can't write to /proc/x"),
+        (["model=mlp", "trainer.channels_last=true"], "trainer.channels_last: this model has no convolution"),
         (["seed=[1"], "can't read 'seed=[1'"),
         (["--config-dir", "nowhere"], "--config-dir: no folder"),
         (["experiment=digit_cnn"], "unknown experiment 'digit_cnn'; did you mean 'digits_cnn'?"),
@@ -141,6 +150,43 @@ def test_bad_input_into_a_folder_of_the_users_leaves_it_as_it_was(dlrun: Command
     (dlrun.folder / "mine" / "thesis.tex").write_text("precious")
     assert dlrun(*QUICK, "hydra.run.dir=mine", "model.dropout=7").code == 2
     assert [path.name for path in (dlrun.folder / "mine").iterdir()] == ["thesis.tex"]
+
+
+def test_what_a_run_would_overwrite_is_never_touched(dlrun: CommandLine) -> None:
+    (dlrun.folder / "mine/checkpoints").mkdir(parents=True)
+    (dlrun.folder / "mine/checkpoints/thesis.pt").write_text("precious")
+    result = dlrun(*QUICK, "hydra.run.dir=mine", "optimizer.lr=abc")
+    assert (result.code, result.err) == (
+        2,
+        "dlrun: hydra.run.dir: mine already holds a checkpoints; choose another folder\n",
+    )
+    assert (dlrun.folder / "mine/checkpoints/thesis.pt").read_text() == "precious"
+
+
+def test_of_several_that_come_for_one_folder_one_trains(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "dlrun", *QUICK, "hydra.run.dir=race"]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+    runs = [
+        subprocess.Popen(words, cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        for _ in range(3)
+    ]
+    errors = [run.communicate(timeout=120)[1].decode() for run in runs]
+    assert sorted(run.returncode for run in runs) == [0, 2, 2], errors
+    assert [error.count("\n") for error in sorted(errors)] == [0, 1, 1], errors
+    assert json.loads((tmp_path / "race/summary.json").read_text())["status"] == "finished"
+
+
+def test_the_plugin_of_the_readme(dlrun: CommandLine) -> None:
+    readme = (Path(__file__).resolve().parent.parent / "README.md").read_text()
+    code = readme.partition("```python\n# my_models.py\n")[2].partition("```")[0]
+    (dlrun.folder / "my_models.py").write_text(code)
+    (dlrun.folder / "mine/model").mkdir(parents=True)
+    (dlrun.folder / "mine/model/mine.yaml").write_text("name: mine\nwidth: 64\n")
+    words = ["model=mine", "plugins=[my_models]", "--config-dir", "mine", "trainer.ema_decay=0.9", "debug=fast"]
+    result = dlrun(*words)
+    assert result.code == 0, result.err
+    assert dlrun.summary()["parameters"] == 64 * 64 + 64 + 640 + 10
+    assert "mine" in dlrun("list", "model", "plugins=my_models", "--config-dir", "mine").out
 
 
 def test_multirun_goes_on_after_a_failure_and_says_so(dlrun: CommandLine) -> None:

@@ -190,7 +190,7 @@ def test_a_name_is_taken_once(things, tmp_path):
     things["ball"]
     path = tmp_path / "plugin.py"
     path.write_text("from test_registry_home import registry\n@registry.register('ball')\ndef mine(): ...\n")
-    with pytest.raises(UserError, match=r"thing 'ball' is already registered by things_\d+\.one"):
+    with pytest.raises(UserError, match=r"thing 'ball' is already registered: by both things_\d+\.one and"):
         _import(path, "plugin")
 
 
@@ -198,7 +198,7 @@ def test_a_name_is_taken_once_within_one_file(things, tmp_path):
     path = tmp_path / "plugin.py"
     register = "@registry.register('new')\ndef {}(): ...\n"
     path.write_text("from test_registry_home import registry\n" + register.format("a") + register.format("b"))
-    with pytest.raises(UserError, match="thing 'new' is already registered by plugin"):
+    with pytest.raises(UserError, match="thing 'new' is already registered: by both plugin and plugin"):
         _import(path, "plugin")
 
 

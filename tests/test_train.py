@@ -91,13 +91,15 @@ def test_an_image_that_breaks_in_mid_training_fails_the_run_in_one_line(dlrun: C
         (dlrun.folder / "data/train" / label).mkdir(parents=True)
         for i in range(20):
             noise = torch.randint(0, 256, (40, 40, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(i))
-            Image.fromarray(noise.numpy()).save(dlrun.folder / f"data/train/{label}/{i}.jpg")
-    broken = dlrun.folder / "data/train/cat/3.jpg"
-    broken.write_bytes(broken.read_bytes()[: broken.stat().st_size * 3 // 4])
+            Image.fromarray(noise.numpy()).save(dlrun.folder / f"data/train/{label}/{i}.png")
+    broken = dlrun.folder / "data/train/cat/3.png"
+    whole = broken.read_bytes()  # its beginning and its end are right, its checksum isn't
+    middle = len(whole) // 2
+    broken.write_bytes(whole[:middle] + bytes(20) + whole[middle + 20 :])
     words = ["tracking=none", "data=image_folder", "data.image_size=[8,8]", "model=perceptron", "data.val_fraction=0.2"]
     result = dlrun(*words, "data.num_workers=2", "augment=none")
     assert result.code == 1
-    assert "3.jpg" in result.out
+    assert "3.png" in result.out
     assert "Traceback" not in result.out + result.err
     assert (dlrun.summary()["status"], dlrun.summary()["exit_code"]) == ("failed", 1)
 

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from dlrun.build import build_model, build_source, seed_everything
+from dlrun.build import build_model, build_source, example, seed_everything
 from dlrun.config import parse
 from dlrun.errors import UserError
 from dlrun.plugins import load_plugins
+from dlrun.registry import REGISTRIES, check_options
 from dlrun.spec import DataSpec
 
 
@@ -34,8 +35,10 @@ def run(config: Mapping[str, Any], form: str) -> int:
     """Print the model as a table, or as JSON with form="json"."""
     if form not in ("text", "json"):
         raise UserError(f"format: expected 'text' or 'json', got '{form}'")
-    load_plugins(config["plugins"])
     typed = parse(config)
+    load_plugins(typed.plugins)
+    for kind, named in (("optimizer", typed.optimizer), ("scheduler", typed.scheduler), ("task", typed.task)):
+        check_options(REGISTRIES[kind][named.name], named.options, kind)
     seed_everything(typed.seed)
     spec = build_source(typed).spec
     model = build_model(typed, spec)
@@ -78,7 +81,7 @@ def trace(model: nn.Module, spec: DataSpec) -> tuple[list[Layer], int]:
         if not list(module.children())
     ]
     model.eval()
-    sample = torch.ones(1, *spec.shape, dtype=torch.int64 if spec.modality == "text" else torch.float32)
+    sample = example(spec)
     try:
         with warnings.catch_warnings():  # of a setting for Intel's GPUs that the next line touches
             warnings.simplefilter("ignore")

@@ -76,7 +76,7 @@ def image_folder(
     train_folder = root / "train"
     if not train_folder.is_dir():
         raise UserError(f"data.root: no folder {train_folder}; pictures are looked for in {train_folder}/<class>/*.jpg")
-    class_names = sorted(entry.name for entry in train_folder.iterdir() if entry.is_dir())
+    class_names = sorted(entry.name for entry in train_folder.iterdir() if _is_class(entry))
     check_classes(class_names, f"data.root: {train_folder}")
     spec = DataSpec("image", (3, *size), tuple(class_names), *IMAGENET)
 
@@ -93,12 +93,12 @@ def image_folder(
 
 def _scan(folder: Path, class_names: list[str], size: tuple[int, int]) -> FileSplit:
     """All pictures below folder/<class>, sorted; the header of each is read, so that a wrong file shows now."""
-    strangers = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name not in class_names)
+    strangers = sorted(entry.name for entry in folder.iterdir() if _is_class(entry) and entry.name not in class_names)
     if strangers:
         raise UserError(f"data.root: {folder / strangers[0]} is a class that {folder.parent / 'train'} doesn't have")
     paths, targets = [], []
     for label, name in enumerate(class_names):
-        found = sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in SUFFIXES)
+        found = sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
         if not found:
             raise UserError(f"data.root: no pictures in {folder / name} (looked for {', '.join(sorted(SUFFIXES))})")
         paths += found
@@ -108,4 +108,20 @@ def _scan(folder: Path, class_names: list[str], size: tuple[int, int]) -> FileSp
             Image.open(path).close()
         except (OSError, Image.DecompressionBombError) as error:
             raise UserError(f"data: can't read the image {path} ({error})") from error
-    return FileSplit(paths, torch.tensor(targets), size)
+    split = FileSplit(paths, torch.tensor(targets), size)
+    for index, path in enumerate(paths):
+        if not _has_its_end(path):
+            split.show(index)  # decodes it, and says so if it is cut off
+    return split
+
+
+def _is_class(folder: Path) -> bool:
+    return folder.is_dir() and not folder.name.startswith(".")  # .ipynb_checkpoints is none
+
+
+def _has_its_end(path: Path) -> bool:
+    """Whether the mark that ends a JPEG or a PNG is in its place: a few bytes read, not a picture decoded."""
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - 64, 0))
+        tail = file.read()
+    return {".png": b"IEND"}.get(path.suffix.lower(), b"\xff\xd9") in tail

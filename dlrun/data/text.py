@@ -138,10 +138,11 @@ def _read_columns(path: Path, text_column: str, label_column: str) -> tuple[list
     texts, labels = [], []
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            if path.suffix == ".jsonl":
+            suffix = path.suffix.lower()
+            if suffix == ".jsonl":
                 rows = _objects(file)
-            elif path.suffix in (".csv", ".tsv"):
-                rows = _records(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True))
+            elif suffix in (".csv", ".tsv"):
+                rows = _records(csv.DictReader(file, delimiter="\t" if suffix == ".tsv" else ",", strict=True))
             else:
                 raise OptionError("file", f"expected a .csv, .tsv or .jsonl file, got {path}")
             for line, row in rows:
@@ -149,7 +150,7 @@ def _read_columns(path: Path, text_column: str, label_column: str) -> tuple[list
                     if not isinstance(row, dict) or column not in row:
                         known = [str(key) for key in row] if isinstance(row, dict) else []
                         raise OptionError(option, f"{path}, line {line}: no column '{column}'{choices(column, known)}")
-                    if row[column] is None:
+                    if row[column] is None or (option == "label_column" and row[column] == ""):
                         raise OptionError(option, f"{path}, line {line}: no value in column '{column}'")
                 texts.append(str(row[text_column]))
                 labels.append(str(row[label_column]))

@@ -14,6 +14,14 @@ from dlrun.tracking import Quiet
 log = logging.getLogger("dlrun")
 
 
+class Console(logging.StreamHandler):  # type: ignore[type-arg]
+    """Lines for people; that nobody reads them any more (`dlrun … | head`) is no reason to stop a training."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], BrokenPipeError):
+            super().handleError(record)
+
+
 class Terminal(Quiet):
     """One tqdm bar per epoch on a terminal, plain lines anywhere else."""
 

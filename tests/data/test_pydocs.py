@@ -43,7 +43,7 @@ def test_a_linear_model_learns_it():
     model = LogisticRegression(C=10.0, max_iter=300).fit(tfidf.fit_transform(texts["train"]), splits.train.targets)
     assert model.score(tfidf.transform(texts["test"]), splits.test.targets) >= 0.85
     assert source.spec.class_names == pydocs.PACKAGES
-    assert source.spec.shape == (128,)
+    assert source.spec.shape == (64,)
     assert source.spec.vocab_size <= 8000
 
 
