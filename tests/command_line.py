@@ -25,6 +25,8 @@ class CommandLine:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
         monkeypatch.chdir(folder)
+        monkeypatch.syspath_prepend(folder)
+        sys.modules.pop("my_models", None)  # another test's plugin
         self.folder, self.monkeypatch, self.capsys = folder, monkeypatch, capsys
 
     def __call__(self, *words: str) -> Result:

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -156,10 +157,8 @@ def test_what_a_run_would_overwrite_is_never_touched(dlrun: CommandLine) -> None
     (dlrun.folder / "mine/checkpoints").mkdir(parents=True)
     (dlrun.folder / "mine/checkpoints/thesis.pt").write_text("precious")
     result = dlrun(*QUICK, "hydra.run.dir=mine", "optimizer.lr=abc")
-    assert (result.code, result.err) == (
-        2,
-        "dlrun: hydra.run.dir: mine already holds a checkpoints; choose another folder\n",
-    )
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert "hydra.run.dir: mine already holds checkpoints" in result.err
     assert (dlrun.folder / "mine/checkpoints/thesis.pt").read_text() == "precious"
 
 
