@@ -277,3 +277,32 @@ def test_completion(dlrun: CommandLine) -> None:
     assert "trainer.max_epochs=" in complete("dlrun model=cnn trainer.max_")
     assert complete("dlrun li") == ["list"]
     assert "-F hydra_bash_completion dlrun" in dlrun("-sc", "install=bash").out
+
+
+def test_an_installed_package_offers_its_models(dlrun: CommandLine) -> None:
+    (dlrun.folder / "my_models.py").write_text(
+        "from torch import nn\nfrom dlrun.registry import models\n\n@models.register('offered')\n"
+        "def offered(spec):\n    '''From a package.'''\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+    )
+    package = dlrun.folder / "offering-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: offering\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text("[dlrun.plugins]\noffering = my_models\n")
+    assert "From a package." in dlrun("list", "model").out
+    assert dlrun("model=perceptron", "model.name=offered", "debug=fast").code == 0
+    assert dlrun.summary()["parameters"] == 650
+
+
+def test_what_only_shows_imports_no_torch(tmp_path: Path) -> None:
+    code = (
+        "import os, sys\nfrom dlrun.cli import dispatch\n"
+        "os.environ.update(COMP_LINE='dlrun model=', COMP_POINT='12')\n"
+        "for words in (['--help'], ['--version']):\n    dispatch(words)\n"
+        "assert 'hydra' not in sys.modules\n"
+        "for words in (['list'], ['--cfg', 'job'], ['-sc', 'query=bash']):\n    dispatch(words)\n"
+        "heavy = {'torch', 'torchvision', 'albumentations', 'wandb', 'sklearn'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
