@@ -75,7 +75,7 @@ def dispatch(words: Sequence[str]) -> int:
 
 
 def _train(words: Sequence[str]) -> int:
-    from dlrun.compose import JobFailed, run
+    from dlrun.launch import JobFailed, run
 
     if "--shell-completion" in words or "-sc" in words:
         return _complete(words)
@@ -90,7 +90,7 @@ def _train(words: Sequence[str]) -> int:
 
 def _complete(words: Sequence[str]) -> int:
     """Hydra completes overrides; the command words are ours."""
-    from dlrun.compose import run
+    from dlrun.launch import run
 
     line = os.environ.get("COMP_LINE", "")
     name, _, rest = line.partition(" ")

@@ -13,7 +13,7 @@ FLOORS = [
     {"trainer"},
     {"config", "build"},
     {"train", "commands"},
-    {"cli", "compose", "__main__"},
+    {"cli", "launch", "compose", "__main__"},
 ]
 # A floor has some order of its own; each of these is one step on the way, and there is no step back.
 WITHIN = {
@@ -22,7 +22,9 @@ WITHIN = {
     ("distributed", "errors"),
     ("checkpoint", "runfolder"),
     ("build", "config"),
+    ("launch", "compose"),
     ("cli", "compose"),
+    ("cli", "launch"),
     ("__main__", "cli"),
 }
 

@@ -1,0 +1,213 @@
+"""Jobs: from a composed config to a run in a folder of its own.
+
+`hydra.main` composes twice, makes the job's folder before anything is checked, and doesn't mind if two runs share one.
+So a single run is driven here, out of Hydra's own parts, and everything else (-m, --cfg, --info, completion) by
+`hydra.main` as it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import hydra
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import run_job
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from dlrun.compose import HYDRA_VERSION, MISTAKES, compose, explained, parse_arguments, plain, register_run_id
+from dlrun.config import conf_folder
+from dlrun.errors import RunFailed, UserError
+from dlrun.runfolder import RunFolder, new_run_id
+
+# What a run that never began may have put into its folder.
+OURS = (".hydra", "checkpoints", "dlrun.log", "config.yaml", "summary.json")
+
+
+class JobFailed(RuntimeError):
+    """One job of a multirun failed; a plain message, which survives the way back from another process."""
+
+
+def run(words: Sequence[str]) -> None:
+    """`dlrun train`: one run, a multirun, or one of Hydra's own flags."""
+    args = parse_arguments(words)
+    # Hydra's own parser wants the flags together.
+    words = [word for word in words if word not in args.overrides] + args.overrides
+    if args.cfg or args.info or args.hydra_help or args.shell_completion or args.experimental_rerun:
+        _hydra_main(words)
+        return
+    cfg = compose(args)
+    if args.multirun or cfg.hydra.mode == RunMode.MULTIRUN:
+        _multirun(words, args, cfg)
+    else:
+        _single(cfg)
+
+
+def _single(cfg: DictConfig) -> None:
+    run_id, made = _make_folder(cfg)
+    path = Path(cfg.hydra.run.dir)
+    cfg.hydra.mode = RunMode.RUN
+    callbacks = Callbacks(cfg)
+    callbacks.on_run_start(config=cfg, config_name=cfg.hydra.job.config_name)
+    loader = GlobalHydra.instance().config_loader()
+    try:
+        result = run_job(
+            hydra_context=HydraContext(config_loader=loader, callbacks=callbacks),
+            task_function=partial(_train, run_id),
+            config=cfg,
+            job_dir_key="hydra.run.dir",
+            job_subdir_key=None,
+        )
+        callbacks.on_run_end(config=cfg, config_name=cfg.hydra.job.config_name, job_return=result)
+        if isinstance(result._return_value, BaseException):  # `return_value` would print a line of its own
+            raise result._return_value
+    except BaseException as error:
+        # What failed with a traceback keeps its folder; what was refused or interrupted before it began leaves nothing.
+        begun = RunFolder(path).config.exists() or isinstance(error, RunFailed)
+        if isinstance(error, UserError | OmegaConfBaseException) or not begun:
+            logging.shutdown()
+            logging.getLogger().handlers.clear()  # the log goes with the folder
+            _remove(path, made)
+        raise
+
+
+def _make_folder(cfg: DictConfig) -> tuple[str, list[Path]]:
+    """Make the run's folder, this process's alone, and write its literal name into `cfg`.
+
+    Returns the run's id, and the folders that were made, top first.
+    """
+    while True:
+        run_id = new_run_id()
+        register_run_id(run_id)
+        path = Path(str(cfg.hydra.run.dir))
+        _refuse_used(path)
+        made = [folder for folder in [*reversed(path.parents), path] if not folder.exists()]
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir(exist_ok=run_id not in path.name)  # a folder that the user names may be there already
+            RunFolder(path).claim(run_id)  # of several that come for one folder, one gets past here
+        except FileExistsError:
+            if not path.is_dir():
+                raise UserError(f"hydra.run.dir: {path} is a file") from None
+            continue  # taken in the same second with the same id
+        except OSError as error:
+            _remove(path, made)
+            raise UserError(f"hydra.run.dir: can't write to {path} ({error.strerror})") from error
+        with read_write(cfg), open_dict(cfg):
+            cfg.hydra.run.dir = str(path)
+        return run_id, made
+
+
+def _refuse_used(path: Path) -> None:
+    """A folder that the user names may hold other things, but nothing that a run writes: we would overwrite it."""
+    if RunFolder(path).summary.exists():
+        raise UserError(f"hydra.run.dir: {path} already holds a run; choose another folder")
+    for name in OURS:
+        if (path / name).exists():
+            raise UserError(f"hydra.run.dir: {path} already holds {name}; choose another folder")
+
+
+def _remove(path: Path, made: list[Path]) -> None:
+    """Leave nothing of a run that never began: our files, then the folders that were made for it, if they are empty."""
+    for name in OURS:
+        shutil.rmtree(path / name, ignore_errors=True) if (path / name).is_dir() else (path / name).unlink(
+            missing_ok=True
+        )
+    for folder in reversed(made):
+        try:
+            folder.rmdir()
+        except OSError:  # not there, or another run's by now
+            break
+
+
+def _multirun(words: Sequence[str], args: Namespace, cfg: DictConfig) -> None:
+    """Hydra's own multirun, in a folder that no other sweep has."""
+    words = list(words)
+    HydraConfig.instance().set_config(cfg)
+    path, made = Path(str(cfg.hydra.sweep.dir)), False
+    named = any(word.lstrip("+").startswith("hydra.sweep.dir=") for word in args.overrides)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while not made:
+            try:
+                path.mkdir()
+                made = True
+            except FileExistsError:
+                if named:
+                    break
+                path = path.with_name(f"{path.name}-{new_run_id()}")
+    except OSError as error:
+        raise UserError(f"hydra.sweep.dir: can't write to {path} ({error.strerror})") from error
+    if not named:
+        words.append(f"hydra.sweep.dir='{path}'")
+    try:
+        _hydra_main(words)
+    except JobFailed:
+        failed = [
+            f
+            for f in map(RunFolder, sorted(path.iterdir()))
+            if f.summary.exists() and f.read_summary()["status"] == "failed"
+        ]
+        jobs = sum(1 for f in path.iterdir() if (f / "summary.json").exists())
+        print(f"\n{len(failed)} of {jobs} jobs failed:", file=sys.stderr)
+        for folder in failed:
+            print(f"  {folder.path}  {folder.read_summary()['error']}", file=sys.stderr)
+        raise
+    except UserError:  # in the composition of the first job: nothing was launched
+        if made:
+            (path / "multirun.yaml").unlink(missing_ok=True)
+            _remove(path, [path.parent.parent, path.parent, path])
+        raise
+
+
+def _hydra_main(words: Sequence[str]) -> None:
+    register_run_id()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us, who print them
+    sys.argv[1:] = list(words)
+    GlobalHydra.instance().clear()
+    try:
+        hydra.main(version_base=HYDRA_VERSION, config_path=str(conf_folder()), config_name="config")(_multirun_job)()
+    except MISTAKES as error:
+        raise explained(error) from error
+
+
+def _train(run_id: str, cfg: DictConfig) -> float | None:
+    """What Hydra runs: everything heavy is imported here."""
+    from dlrun.train import Job, train
+
+    logging.captureWarnings(True)
+    hydra_cfg = HydraConfig.get()
+    path, chosen = Path(hydra_cfg.runtime.output_dir), dict(hydra_cfg.runtime.choices)
+    return train(plain(cfg), Job(path, run_id, chosen, ["dlrun", *sys.argv[1:]]))
+
+
+def _multirun_job(cfg: DictConfig) -> float | None:
+    """One job of a sweep; its error is told in its log and its summary, and once more here as a plain message."""
+    from dlrun.train import Job, train
+
+    logging.captureWarnings(True)
+    hydra_cfg = HydraConfig.get()
+    path, log = Path(hydra_cfg.runtime.output_dir), logging.getLogger("dlrun")
+    try:
+        run_id = new_run_id()
+        RunFolder(path).claim(run_id)
+        # The command that makes this job alone, not the sweep's.
+        command, group = ["dlrun", *hydra_cfg.overrides.task], Path(hydra_cfg.sweep.dir).name
+        return train(plain(cfg), Job(path, run_id, dict(hydra_cfg.runtime.choices), command, group))
+    except UserError as error:
+        log.error("%s", error)
+        raise JobFailed(str(error)) from None
+    except RunFailed as error:
+        if error.exit_code in (130, 143):
+            raise SystemExit(error.exit_code) from None  # somebody wants the whole sweep to stop
+        raise JobFailed(str(error)) from None
