@@ -17,6 +17,10 @@ class OptionError(UserError):
         super().__init__(f"{option}: {message}")
 
 
+class TrainingError(Exception):
+    """The run can't go on, and it is nobody's typing mistake: one clear line, exit code 1, no traceback needed."""
+
+
 class RunFailed(Exception):
     """A run that began and didn't end well; its folder and its log have been told already."""
 

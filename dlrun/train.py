@@ -22,14 +22,14 @@ from dlrun.atomic import atomic_write
 from dlrun.build import Run, build
 from dlrun.config import Config, parse
 from dlrun.distributed import refuse_several
-from dlrun.errors import RunFailed, UserError
+from dlrun.errors import RunFailed, TrainingError, UserError
 from dlrun.plugins import load_plugins
 from dlrun.profiler import Profiler
 from dlrun.runfolder import RunFolder, git_state, versions
 from dlrun.tracking import Mistake, Predictions, Tracker, Trackers
 from dlrun.tracking.files import MetricsFile
 from dlrun.tracking.terminal import Terminal
-from dlrun.trainer import Trainer, TrainingError
+from dlrun.trainer import Trainer
 
 log = logging.getLogger("dlrun")
 WORST_MISTAKES = 32

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from dlrun.data.loader import Batches
 from dlrun.ema import EMA
-from dlrun.errors import UserError
+from dlrun.errors import TrainingError, UserError
 from dlrun.optim import L1
 from dlrun.precision import Precision
 from dlrun.schedules import Schedule
@@ -23,10 +23,6 @@ from dlrun.tracking import Tracker
 from dlrun.tracking.terminal import Terminal
 
 Save = Callable[[Literal["best", "last"], dict[str, Any]], None]
-
-
-class TrainingError(Exception):
-    """The run can't go on, and it is nobody's typing mistake: exit code 1, no traceback needed."""
 
 
 @dataclass(frozen=True)

@@ -20,14 +20,14 @@ from torch.optim.swa_utils import AveragedModel
 from dlrun.data.loader import Batches
 from dlrun.data.source import ArraySplit
 from dlrun.ema import EMA
-from dlrun.errors import UserError
+from dlrun.errors import TrainingError, UserError
 from dlrun.optim import L1
 from dlrun.registry import precisions, schedules, tasks
 from dlrun.schedules import Clock, Schedule
 from dlrun.spec import DataSpec
 from dlrun.tracking import Quiet
 from dlrun.tracking.terminal import Terminal
-from dlrun.trainer import Limits, Progress, Trainer, TrainingError
+from dlrun.trainer import Limits, Progress, Trainer
 
 CPU = torch.device("cpu")
 SPEC = DataSpec("tabular", (6,), ("a", "b", "c"))

@@ -36,6 +36,13 @@ class Predictions:
 class Tracker(Protocol):
     """One place that metrics go to."""
 
+    def rewind(self, epoch: int, step: int, rollbacks: int) -> None:
+        """Before the first step of a resumed run, and when a run goes back to a checkpoint.
+
+        What was told after that epoch and step is void, and will be told again. `rollbacks` counts the times that the
+        run went back by itself; what comes after such a return differs from what was told before it.
+        """
+
     def step(self, metrics: dict[str, float], step: int) -> None:
         """Every `trainer.log_every_n_steps` optimizer steps."""
 
@@ -55,6 +62,8 @@ class Tracker(Protocol):
 class Quiet:
     """The base of trackers that don't care for all of it."""
 
+    def rewind(self, epoch: int, step: int, rollbacks: int) -> None: ...
+
     def step(self, metrics: dict[str, float], step: int) -> None: ...
 
     def epoch(self, row: dict[str, float | None]) -> None: ...
@@ -71,6 +80,10 @@ class Trackers:
 
     def __init__(self, *trackers: Tracker):
         self.trackers = list(trackers)
+
+    def rewind(self, epoch: int, step: int, rollbacks: int) -> None:
+        for tracker in self.trackers:
+            tracker.rewind(epoch, step, rollbacks)
 
     def step(self, metrics: dict[str, float], step: int) -> None:
         for tracker in self.trackers:

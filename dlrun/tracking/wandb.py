@@ -80,6 +80,8 @@ class WandB:
         self.run.define_metric("*", step_metric="epoch")
         self.run.define_metric("step/*", step_metric="step")
 
+    def rewind(self, epoch: int, step: int, rollbacks: int) -> None: ...
+
     def step(self, metrics: dict[str, float], step: int) -> None:
         self._tell(lambda: self.run.log({"step": step} | {f"step/{name}": value for name, value in metrics.items()}))
 
