@@ -10,20 +10,47 @@ from typing import BinaryIO
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """A binary file that becomes `path` when the block ends, and leaves nothing when it raises."""
+def atomic_write(path: Path, keep: Path | None = None) -> Iterator[BinaryIO]:
+    """A binary file that becomes `path` when the block ends, and leaves nothing when it raises.
+
+    What `path` held before stays as `keep`, if that is given: at every moment one of the two is a whole file.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            _keep(path, keep)
         os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)  # a rename is on disk when its folder is
+    flush_folder(path.parent)
+
+
+def _keep(path: Path, keep: Path) -> None:
+    """Give what `path` names a second name, so that it is never without one."""
+    link = keep.with_name(f".{keep.name}.{os.getpid()}.partial")
     try:
-        os.fsync(folder)
+        os.link(path, link)
+    except OSError:  # a file system without hard links: for a moment there is `keep` alone
+        os.replace(path, keep)
+    else:
+        os.replace(link, keep)
+
+
+def flush_folder(folder: Path) -> None:
+    """A rename is on disk when its folder is."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what a killed process left half-written."""
+    for path in folder.glob(".*.partial"):
+        path.unlink(missing_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from dlrun.config import Config
+from dlrun.config import Config, duration
 from dlrun.data.augment import Augment
 from dlrun.data.loader import Batches
 from dlrun.data.prepare import Mix, preparation
@@ -21,13 +21,14 @@ from dlrun.data.source import DataOptions, Source, Splits, limited
 from dlrun.ema import EMA
 from dlrun.errors import UserError, choices
 from dlrun.optim import L1
+from dlrun.progress import Limits
 from dlrun.registry import datasets, models, optimizers, precisions, schedules, tasks
-from dlrun.schedules import Clock
+from dlrun.schedules import Clock, Schedule
 from dlrun.spec import DataSpec
 from dlrun.tasks import Classification
 from dlrun.tracking import Tracker
 from dlrun.tracking.terminal import Terminal
-from dlrun.trainer import Limits, Save, Trainer
+from dlrun.trainer import Store, Trainer
 
 DEFAULT_THREADS = torch.get_num_threads()  # before any run of this process has changed it
 
@@ -42,10 +43,11 @@ class Run:
     parts: dict[str, Any]  # of the Trainer
     limits: Limits
     test_batches: Batches
+    transfer: Any = None  # what came of `init_from`
 
-    def trainer(self, tracker: Tracker, terminal: Terminal, save: Save, profiler: Any) -> Trainer:
+    def trainer(self, tracker: Tracker, terminal: Terminal, store: Store, profiler: Any) -> Trainer:
         return Trainer(
-            **self.parts, limits=self.limits, tracker=tracker, terminal=terminal, save=save, profiler=profiler
+            **self.parts, limits=self.limits, tracker=tracker, terminal=terminal, store=store, profiler=profiler
         )
 
 
@@ -74,9 +76,8 @@ def build(config: Config) -> Run:
     task = tasks.build(config.task.name, config.task.options, spec, counts).to(device)
     mode = _mode(options.monitor, options.mode, task)
 
-    clock = _clock(config, len(train))
+    clock = build_clock(config, len(train))
     optimizer = optimizers.build(config.optimizer.name, config.optimizer.options, model)
-    rate = optimizer.param_groups[0]["lr"]
     return Run(
         spec=spec,
         splits=splits,
@@ -86,7 +87,7 @@ def build(config: Config) -> Run:
             "weights": model,
             "task": task,
             "optimizer": optimizer,
-            "schedule": schedules.build(config.scheduler.name, config.scheduler.options, clock, rate, mode),
+            "schedule": build_schedule(config, clock, optimizer.param_groups[0]["lr"], mode),
             "precision": precision,
             "train_batches": train,
             "val_batches": val,
@@ -104,6 +105,12 @@ def build(config: Config) -> Run:
             mode=mode,
             patience=None if options.fast_dev_run else options.patience,
             min_delta=options.min_delta,
+            max_seconds=duration(options.max_time, "trainer.max_time"),
+            save_every=options.checkpoint_every_n_steps,
+            save_every_seconds=duration(options.checkpoint_every, "trainer.checkpoint_every"),
+            on_nonfinite=options.on_nonfinite,
+            max_rollbacks=options.max_rollbacks,
+            on_oom=options.on_oom,
         ),
         test_batches=test,
     )
@@ -239,7 +246,18 @@ def _batch_limit(limit: float | None, batches: int, option: str) -> int:
     return int(count)
 
 
-def _clock(config: Config, batches: int) -> Clock:
+def build_schedule(config: Config, clock: Clock, lr: float, mode: str) -> Schedule:
+    """The learning rate over the training, or over `scheduler.total_steps` of it."""
+    horizon = replace(clock, total_steps=config.schedule.total_steps or clock.total_steps)
+    if clock.warmup_steps >= horizon.total_steps:
+        key = "warmup_steps" if config.schedule.warmup_steps else "warmup_epochs"
+        owner = "scheduler.total_steps is" if config.schedule.total_steps else "the training has only"
+        raise UserError(f"scheduler.{key}: {clock.warmup_steps} steps of warm-up, but {owner} {horizon.total_steps}")
+    schedule: Schedule = schedules.build(config.scheduler.name, config.scheduler.options, horizon, lr, mode)
+    return schedule
+
+
+def build_clock(config: Config, batches: int) -> Clock:
     """Epochs become optimizer steps here, and nowhere else."""
     options = config.trainer
     per_epoch = math.ceil(batches / options.accumulate_grad_batches)
@@ -247,10 +265,7 @@ def _clock(config: Config, batches: int) -> Clock:
         return Clock(per_epoch, per_epoch)
     by_epochs = math.inf if options.max_epochs is None else options.max_epochs * per_epoch
     total = int(min(by_epochs, math.inf if options.max_steps is None else options.max_steps))
-    warmup = config.warmup.warmup_steps or round(config.warmup.warmup_epochs * per_epoch)
-    if warmup >= total:
-        key = "warmup_steps" if config.warmup.warmup_steps else "warmup_epochs"
-        raise UserError(f"scheduler.{key}: {warmup} steps of warm-up, but the training has only {total}")
+    warmup = config.schedule.warmup_steps or round(config.schedule.warmup_epochs * per_epoch)
     return Clock(total, per_epoch, warmup)
 
 

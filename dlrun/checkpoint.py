@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import random
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,36 +16,84 @@ import torch
 from dlrun.atomic import atomic_write
 from dlrun.errors import UserError
 
-FORMAT = 1
-KEYS = {"format", "model", "ema", "optimizer", "scheduler", "scaler", "random", "progress", "config", "spec"}
+log = logging.getLogger("dlrun")
+
+FORMAT = 2
+FIRST_KEYS = {"format", "model", "ema", "optimizer", "scheduler", "scaler", "random", "progress", "config", "spec"}
+KEYS = FIRST_KEYS | {"run_id", "data"}  # the W&B run's id too; a fingerprint of each split
 
 
-def save(path: Path, state: dict[str, Any]) -> None:
-    """Write `state` (all of KEYS but the format) to `path`; the file is whole or it isn't there."""
+class DamagedError(UserError):
+    """The file was a checkpoint once, or half of one: another of the same run may be whole."""
+
+
+def save(path: Path, state: dict[str, Any], keep: Path | None = None) -> None:
+    """Write `state` (all of KEYS but the format) to `path`; the file is whole or it isn't there.
+
+    The checkpoint that was there stays as `keep`. Raises OSError.
+    """
     assert state.keys() == KEYS - {"format"}, state.keys() ^ (KEYS - {"format"})
-    with atomic_write(path) as file:
-        torch.save({"format": FORMAT, **state}, file)
+    try:
+        with atomic_write(path, keep) as file:
+            torch.save({"format": FORMAT, **state}, file)
+    except RuntimeError as error:  # torch's zip writer speaks of positions; the system's own word is behind that
+        reason: BaseException | None = error
+        while reason is not None and not isinstance(reason, OSError):
+            reason = reason.__context__
+        raise reason or error from None
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint. Raises UserError if it isn't there, is damaged, needs code to load, or is newer than dlrun."""
+    """Read a checkpoint, of an older format too, as today's.
+
+    Raises UserError if it isn't there, needs code to load, or is newer than dlrun, and DamagedError if it is damaged.
+    """
     try:
         with zipfile.ZipFile(path) as archive:  # torch itself doesn't look at the checksums
             if archive.testzip() is not None:
                 raise zipfile.BadZipFile("a checksum is wrong")
-        state = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
         raise UserError(f"no checkpoint {path}") from None
+    except Exception as error:  # zipfile raises all sorts of them on a damaged file
+        raise DamagedError(f"the checkpoint {path} is damaged: {_reason(error)}") from error
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
-        raise UserError(f"the checkpoint {path} can't be read: it is damaged or needs code to load") from error
-    except Exception as error:  # torch, zipfile and pickle raise all sorts of them on a damaged file
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise UserError(f"the checkpoint {path} can't be read: {reason}") from error
-    if not isinstance(state, dict) or not state.keys() >= KEYS:
+        raise UserError(f"the checkpoint {path} is refused: it needs code to load, and may run any") from error
+    except Exception as error:
+        raise DamagedError(f"the checkpoint {path} can't be read: {_reason(error)}") from error
+    if not isinstance(state, dict) or not state.keys() >= FIRST_KEYS:
         raise UserError(f"{path} isn't a checkpoint of dlrun")
     if state["format"] > FORMAT:
         raise UserError(f"{path} has format {state['format']}, this dlrun reads up to {FORMAT}; upgrade dlrun")
-    return state
+    return {"run_id": None, "data": None, **state, "format": FORMAT}  # format 1 had neither
+
+
+def load_newest(paths: Sequence[Path], device: torch.device | str = "cpu") -> tuple[dict[str, Any], Path] | None:
+    """The first of `paths` that is whole, and its state; None if none of them is there.
+
+    Raises DamagedError if all that are there are damaged, UserError as `load` does.
+    """
+    damaged: DamagedError | None = None
+    for path in paths:
+        if not path.exists():
+            continue
+        try:
+            state = load(path, device)
+        except DamagedError as error:
+            log.error("%s", error)
+            damaged = error
+            continue
+        if damaged is not None:
+            log.warning("going back to the one before: %s, step %d", path.name, state["progress"]["step"])
+        return state, path
+    if damaged is not None:
+        raise DamagedError("every checkpoint of this run is damaged: " + ", ".join(str(p) for p in paths if p.exists()))
+    return None
+
+
+def _reason(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def random_state() -> dict[str, Any]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable, Sequence
 
 from dlrun import __version__
 from dlrun.errors import RunFailed, UserError, choices
+from dlrun.signals import stop_as_exit
 
 HELP = """\
 dlrun: a config-driven experiment runner for deep learning
 
   dlrun [train] [KEY=VALUE …]       train; `dlrun` alone trains the default, model=cnn data=digits
+  dlrun resume run=DIR|last         a run goes on where it stopped; trainer.max_epochs=… extends it
   dlrun list [GROUP]                everything that can be chosen
   dlrun info [KEY=VALUE …]          the model that would be built: layers, shapes, parameters, FLOPs
 
@@ -44,12 +45,14 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    stop_as_exit()
     try:
         sys.exit(dispatch(words))
     except UserError as error:
         print(f"dlrun: {error}", file=sys.stderr)
         sys.exit(2)
+    except RunFailed as error:
+        sys.exit(error.exit_code)  # the run has told why
     except KeyboardInterrupt:
         print("dlrun: interrupted", file=sys.stderr)
         sys.exit(130)
@@ -83,9 +86,13 @@ def _train(words: Sequence[str]) -> int:
         run(words)
     except JobFailed:
         return 1  # the sweep has told which and why
-    except RunFailed as error:
-        return error.exit_code  # the run has told why
     return 0
+
+
+def _resume(words: Sequence[str]) -> int:
+    from dlrun.resume import run
+
+    return run(words)
 
 
 def _complete(words: Sequence[str]) -> int:
@@ -126,4 +133,4 @@ def _info(words: Sequence[str]) -> int:
     return run(config, form[-1].partition("=")[2] if form else "text")
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"train": _train, "list": _list, "info": _info}
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"train": _train, "resume": _resume, "list": _list, "info": _info}

@@ -56,7 +56,7 @@ def compose(args: Namespace) -> DictConfig:
             validate_sweep_overrides=False,
         )
         if cfg.hydra.mode is None and not args.multirun:
-            parsed = _parsed(args.overrides)
+            parsed = parse_overrides(args.overrides)
             swept = [override for override in parsed if override.is_sweep_override()]
             if swept:
                 raise UserError(f"'{swept[0].input_line}' has several values; add -m to run one job for each")
@@ -80,10 +80,14 @@ def register_run_id(run_id: str = "") -> None:
     OmegaConf.register_new_resolver("run_id", lambda: run_id, replace=True)
 
 
-def _parsed(overrides: Sequence[str]) -> list[Any]:
+def parse_overrides(words: Sequence[str]) -> list[Any]:
+    """Hydra's `Override`s. Raises UserError for a word that is none."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    return OverridesParser.create().parse_overrides(list(overrides))
+    try:
+        return OverridesParser.create().parse_overrides(list(words))
+    except HydraException as error:
+        raise explained(error) from error
 
 
 def explained(error: Exception) -> UserError:

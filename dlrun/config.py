@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,19 @@ from dlrun.registry import Count, Index, NonNegative, Positive, Seed, Share, che
 
 # As in Lightning: a whole number counts batches, a fraction is a share of them, null is all.
 Limit = Count | Annotated[float, Gt(0), Le(1)]
+UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 EMADecay = Annotated[float, Gt(0), Lt(1)]
+
+
+def duration(text: str | None, key: str) -> float:
+    """Seconds in "8h", "1h30min" or "2d 90s"; None is for ever. Raises UserError for anything else."""
+    if text is None:
+        return math.inf
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*(d|h|min|s)", text)
+    seconds = sum(float(number) * UNITS[unit] for number, unit in parts)
+    if re.fullmatch(r"(\s*\d+(?:\.\d+)?\s*(d|h|min|s))+\s*", text) is None or not 0 < seconds < math.inf:
+        raise UserError(f"{key}: expected a time > 0 such as 90s, 10min, 8h, 1h30min or 2d, got {text!r}")
+    return seconds
 
 
 def conf_folder() -> Path:
@@ -40,6 +54,12 @@ class TrainerConfig:
     patience: Count | None = None
     min_delta: NonNegative = 0.0
     check_val_every_n_epoch: Count = 1
+    max_time: str | None = None
+    checkpoint_every_n_steps: Count | None = None
+    checkpoint_every: str | None = "10min"
+    on_nonfinite: Literal["stop", "skip", "rollback"] = "stop"
+    max_rollbacks: Count = 3
+    on_oom: Literal["stop", "halve"] = "stop"
     log_every_n_steps: Count = 50
     limit_train_batches: Limit | None = None
     limit_val_batches: Limit | None = None
@@ -56,6 +76,8 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         if self.max_epochs is None and self.max_steps is None:
             raise UserError("trainer.max_epochs: set it or trainer.max_steps; both are null")
+        for key in ("max_time", "checkpoint_every"):
+            duration(getattr(self, key), f"trainer.{key}")
         if self.overfit_batches is not None and self.limit_train_batches is not None:
             raise UserError("trainer.limit_train_batches: trainer.overfit_batches says already how many; set one")
         if self.min_delta and self.patience is None:
@@ -85,11 +107,12 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WarmupConfig:
-    """What every scheduler can have; its own options stand beside it in `Config.scheduler`."""
+class SchedulerConfig:
+    """What every scheduler has; its own options stand beside it in `Config.scheduler`."""
 
     warmup_steps: Index = 0
     warmup_epochs: NonNegative = 0
+    total_steps: Count | None = None
 
     def __post_init__(self) -> None:
         if self.warmup_steps and self.warmup_epochs:
@@ -137,6 +160,7 @@ class Config:
 
     seed: Seed
     device: Literal["auto", "cpu", "cuda", "mps"]
+    init_from: str | None
     plugins: list[str]
     tags: list[str]
     notes: str | None
@@ -148,7 +172,7 @@ class Config:
     optimizer: Named
     l1: float
     scheduler: Named
-    warmup: WarmupConfig
+    schedule: SchedulerConfig
     precision: Named
     trainer: TrainerConfig
     tracking: TrackingConfig
@@ -164,12 +188,12 @@ def parse(config: Mapping[str, Any]) -> Config:
     for group in groups:
         if not isinstance(config.get(group), Mapping):
             raise UserError(f"{group}: expected a config group, got {config.get(group)!r}")
-    plain = {key: value for key, value in config.items() if key not in groups}
+    plain = {"init_from": None} | {key: value for key, value in config.items() if key not in groups}
     optimizer = dict(config["optimizer"])
     l1 = optimizer.pop("l1", 0.0)
     check_value(l1, NonNegative, "optimizer.l1")
     data, dataset = _split(config["data"], DataConfig, "data")
-    warmup, scheduler = _split(config["scheduler"], WarmupConfig, "scheduler")
+    schedule, scheduler = _split(config["scheduler"], SchedulerConfig, "scheduler")
     parts: dict[str, Any] = {
         "model": _named(config["model"], "model"),
         "data": data,
@@ -179,7 +203,7 @@ def parse(config: Mapping[str, Any]) -> Config:
         "optimizer": _named(optimizer, "optimizer"),
         "l1": l1,
         "scheduler": _named(scheduler, "scheduler"),
-        "warmup": warmup,
+        "schedule": schedule,
         "precision": _named(config["precision"], "precision"),
         "trainer": _typed(config["trainer"], TrainerConfig, "trainer"),
         "tracking": _tracking(config["tracking"]),
@@ -192,6 +216,7 @@ def _plain(
     *,
     seed: Seed,
     device: Literal["auto", "cpu", "cuda", "mps"],
+    init_from: str | None,
     plugins: list[str],
     tags: list[str],
     notes: str | None,

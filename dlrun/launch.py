@@ -13,6 +13,7 @@ import shutil
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -22,16 +23,18 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import run_job
 from hydra.types import HydraContext, RunMode
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from dlrun import slurm
 from dlrun.compose import HYDRA_VERSION, MISTAKES, compose, explained, parse_arguments, plain, register_run_id
 from dlrun.config import conf_folder
 from dlrun.errors import RunFailed, UserError
+from dlrun.resume import resume
 from dlrun.runfolder import RunFolder, new_run_id
 
 # What a run that never began may have put into its folder.
-OURS = (".hydra", "checkpoints", "dlrun.log", "config.yaml", "summary.json")
+OURS = (".hydra", ".lock", "checkpoints", "dlrun.log", "config.yaml", "summary.json")
 
 
 class JobFailed(RuntimeError):
@@ -54,6 +57,9 @@ def run(words: Sequence[str]) -> None:
 
 
 def _single(cfg: DictConfig) -> None:
+    if slurm.restarted() and (earlier := _begun_by_this_job(cfg)) is not None:
+        resume(earlier, [word for word in cfg.hydra.overrides.task if word.startswith("plugins=")])
+        return
     run_id, made = _make_folder(cfg)
     path = Path(cfg.hydra.run.dir)
     cfg.hydra.mode = RunMode.RUN
@@ -73,12 +79,29 @@ def _single(cfg: DictConfig) -> None:
             raise result._return_value
     except BaseException as error:
         # What failed with a traceback keeps its folder; what was refused or interrupted before it began leaves nothing.
-        begun = RunFolder(path).config.exists() or isinstance(error, RunFailed)
+        begun = "parameters" in RunFolder(path).read_summary() or isinstance(error, RunFailed)
         if isinstance(error, UserError | OmegaConfBaseException) or not begun:
             logging.shutdown()
             logging.getLogger().handlers.clear()  # the log goes with the folder
             _remove(path, made)
         raise
+    finally:
+        RunFolder(path).release()
+
+
+def _begun_by_this_job(cfg: DictConfig) -> Path | None:
+    """The run that this very command of this SLURM job began before the job was requeued."""
+    pattern = str(OmegaConf.to_container(cfg.hydra.run, resolve=False)["dir"])  # type: ignore[call-overload, index]
+    fixed = Path(pattern.partition("${")[0])
+    top = fixed if fixed.is_dir() else fixed.parent
+    command = ["dlrun", *sys.argv[1:]]
+    for config in top.glob("**/config.yaml"):
+        folder = RunFolder(config.parent)
+        with suppress(UserError):  # other people's files may have that name too
+            summary = folder.read_summary()
+            if summary.get("slurm_job") == slurm.job() and summary.get("command") == command:
+                return folder.path
+    return None
 
 
 def _make_folder(cfg: DictConfig) -> tuple[str, list[Path]]:
@@ -95,7 +118,9 @@ def _make_folder(cfg: DictConfig) -> tuple[str, list[Path]]:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.mkdir(exist_ok=run_id not in path.name)  # a folder that the user names may be there already
-            RunFolder(path).claim(run_id)  # of several that come for one folder, one gets past here
+            RunFolder(path).claim(
+                run_id, ["dlrun", *sys.argv[1:]]
+            )  # of several that come for one folder, one gets past here
         except FileExistsError:
             if not path.is_dir():
                 raise UserError(f"hydra.run.dir: {path} is a file") from None
@@ -183,12 +208,14 @@ def _hydra_main(words: Sequence[str]) -> None:
 
 def _train(run_id: str, cfg: DictConfig) -> float | None:
     """What Hydra runs: everything heavy is imported here."""
+    hydra_cfg = HydraConfig.get()
+    path, chosen = Path(hydra_cfg.runtime.output_dir), dict(hydra_cfg.runtime.choices)
+    config = plain(cfg)
+    RunFolder(path).write_config(config)  # from here on the run can be resumed, wherever it is killed
     from dlrun.train import Job, train
 
     logging.captureWarnings(True)
-    hydra_cfg = HydraConfig.get()
-    path, chosen = Path(hydra_cfg.runtime.output_dir), dict(hydra_cfg.runtime.choices)
-    return train(plain(cfg), Job(path, run_id, chosen, ["dlrun", *sys.argv[1:]]))
+    return train(config, Job(path, run_id, chosen))
 
 
 def _multirun_job(cfg: DictConfig) -> float | None:
@@ -199,11 +226,12 @@ def _multirun_job(cfg: DictConfig) -> float | None:
     hydra_cfg = HydraConfig.get()
     path, log = Path(hydra_cfg.runtime.output_dir), logging.getLogger("dlrun")
     try:
-        run_id = new_run_id()
-        RunFolder(path).claim(run_id)
+        run_id, config = new_run_id(), plain(cfg)
         # The command that makes this job alone, not the sweep's.
         command, group = ["dlrun", *hydra_cfg.overrides.task], Path(hydra_cfg.sweep.dir).name
-        return train(plain(cfg), Job(path, run_id, dict(hydra_cfg.runtime.choices), command, group))
+        RunFolder(path).claim(run_id, command)
+        RunFolder(path).write_config(config)
+        return train(config, Job(path, run_id, dict(hydra_cfg.runtime.choices), group))
     except UserError as error:
         log.error("%s", error)
         raise JobFailed(str(error)) from None
@@ -211,3 +239,5 @@ def _multirun_job(cfg: DictConfig) -> float | None:
         if error.exit_code in (130, 143):
             raise SystemExit(error.exit_code) from None  # somebody wants the whole sweep to stop
         raise JobFailed(str(error)) from None
+    finally:
+        RunFolder(path).release()

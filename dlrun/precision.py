@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 class Precision:
     """32-bit floats throughout."""
 
+    scales = False  # whether gradients are scaled, and steps with infinite ones left out
+
     def __init__(self, device: torch.device):
         self.device = device
         torch.set_float32_matmul_precision("highest")
@@ -78,6 +80,8 @@ class BF16(Precision):
 @precisions.register("fp16")
 class FP16(Precision):
     """Forward pass in float16 by autocast, with gradient scaling; unscaled before clipping."""
+
+    scales = True
 
     def __init__(self, device: torch.device):
         super().__init__(device)

@@ -8,20 +8,24 @@ import platform
 import secrets
 import string
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from dlrun import __version__
-from dlrun.atomic import atomic_write
+import yaml
+
+from dlrun import __version__, slurm
+from dlrun.atomic import atomic_write, remove_partial
 from dlrun.errors import UserError
+from dlrun.locks import hold, release
 
 FORMAT = 1  # of summary.json
 
 
 class RunFolder:
-    """The folder of one run. `RunFolder(path)` only names the paths; `claim` makes it this process's own."""
+    """The folder of one run: `RunFolder(path)` only names the paths, `claim` and `reopen` make it this process's."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -29,18 +33,51 @@ class RunFolder:
         self.log = path / "dlrun.log"
         self.metrics = path / "metrics.csv"
         self.summary = path / "summary.json"
+        self.bad_batch = path / "nonfinite_batch.json"
+        self.lock = path / ".lock"
         self.checkpoints = path / "checkpoints"
         self.best = self.checkpoints / "best.pt"
         self.last = self.checkpoints / "last.pt"
+        self.previous = self.checkpoints / "previous.pt"  # the one before last
 
-    def claim(self, run_id: str) -> None:
-        """Begin the summary, once: a folder that already holds a run is refused."""
+    def claim(self, run_id: str, command: Sequence[str]) -> None:
+        """Begin a run here: a folder that already holds one is refused. `command` makes the same run again."""
+        begun = {"format": FORMAT, "run_id": run_id, "status": "running", "command": list(command), "started": _now()}
+        begun["slurm_job"] = slurm.job()
         try:
             with self.summary.open("x") as file:
-                json.dump({"format": FORMAT, "run_id": run_id, "status": "running"}, file)
+                json.dump(begun, file)
         except FileExistsError:
             raise UserError(f"hydra.run.dir: {self.path} already holds a run; choose another folder") from None
+        hold(self.lock)
         self.checkpoints.mkdir(exist_ok=True)
+
+    def reopen(self) -> None:
+        """Take over a run that has ended, however it ended. Raises UserError while its process lives."""
+        hold(self.lock)
+        for folder in (self.path, self.checkpoints):
+            remove_partial(folder)
+        self.checkpoints.mkdir(exist_ok=True)
+
+    def release(self) -> None:
+        """The run is over: another process may resume it."""
+        release(self.lock)
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        with atomic_write(self.config) as file:
+            file.write(yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True).encode())
+
+    def read_config(self) -> dict[str, Any]:
+        """The resolved config as plain values: nothing in it is interpolated or executed. Raises UserError."""
+        try:
+            config = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(f"{self.path} was left before it had a config.yaml: nothing to go on with") from None
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise UserError(f"{self.config} can't be read: {' '.join(str(error).split())}") from None
+        if not isinstance(config, dict):
+            raise UserError(f"{self.config}: expected a mapping, got {type(config).__name__}")
+        return config
 
     def update_summary(self, **changes: Any) -> dict[str, Any]:
         """Replace `changes` in summary.json, atomically; returns the whole of it."""
@@ -50,12 +87,25 @@ class RunFolder:
         return summary
 
     def read_summary(self) -> dict[str, Any]:
-        return dict(json.loads(self.summary.read_text(encoding="utf-8")))
+        """summary.json. Raises UserError if there is none, or what is there isn't one."""
+        try:
+            summary = json.loads(self.summary.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(f"no run in {self.path}: it has no summary.json") from None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.summary} can't be read: {error}") from None
+        if not isinstance(summary, dict) or "run_id" not in summary:
+            raise UserError(f"{self.summary} isn't the summary of a run")
+        return summary
 
 
 def new_run_id() -> str:
     """Eight random characters, as W&B's own ids have: one in 2.8 million million."""
     return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="milliseconds")
 
 
 def _finite(value: Any) -> Any:

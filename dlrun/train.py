@@ -4,35 +4,41 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
+from signal import Signals
 from typing import Any
 
-import torch
-import yaml
-
-from dlrun import checkpoint
-from dlrun.atomic import atomic_write
+from dlrun import checkpoint, slurm
 from dlrun.build import Run, build
 from dlrun.config import Config, parse
+from dlrun.data.source import fingerprint
 from dlrun.distributed import refuse_several
 from dlrun.errors import RunFailed, TrainingError, UserError
+from dlrun.extension import check_extension
+from dlrun.messages import farewell, header
 from dlrun.plugins import load_plugins
 from dlrun.profiler import Profiler
 from dlrun.runfolder import RunFolder, git_state, versions
-from dlrun.tracking import Mistake, Predictions, Tracker, Trackers
+from dlrun.signals import EXIT_CODES, stop_signals
+from dlrun.testing import evaluate_best
+from dlrun.tracking import Tracker, Trackers
 from dlrun.tracking.files import MetricsFile
 from dlrun.tracking.terminal import Terminal
-from dlrun.trainer import Trainer
+from dlrun.trainer import Stopped, Trainer
+from dlrun.writer import CheckpointWriter
 
 log = logging.getLogger("dlrun")
-WORST_MISTAKES = 32
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """What is resumed, and by which words."""
+
+    before: Mapping[str, Any]  # the run's config as it was
+    command: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -42,73 +48,150 @@ class Job:
     path: Path  # claimed already, by whoever made it
     run_id: str
     choices: Mapping[str, Any]  # config group → the name that was chosen, for the header
-    command: Sequence[str]  # makes the same run again
     group: str | None = None  # the sweep that it is part of
+    resumes: Resumption | None = None
+
+
+@dataclass
+class Session:
+    """A run that is ready to train."""
+
+    run: Run
+    trainer: Trainer
+    writer: CheckpointWriter
+    trackers: Trackers
+    earlier: float  # seconds that the run took before this process
 
 
 def train(config: Mapping[str, Any], job: Job) -> float | None:
     """Train as `config` says and leave everything in `job.path`; returns the best value of the monitored metric.
 
-    Raises UserError before anything was trained, RunFailed after that.
+    Goes on from the folder's newest checkpoint if the job is a resumed one. Raises UserError before anything was
+    trained, RunFailed after that.
     """
-    folder = RunFolder(job.path)
-    began = time.monotonic()
+    folder, began = RunFolder(job.path), time.monotonic()
+    fails = {"status": "failed", "exit_code": 1}
     try:
-        run, trackers, terminal, profiler = _prepare(config, folder, job)
+        session = _prepare(config, folder, job)
     except UserError as error:
-        folder.update_summary(status="failed", error=str(error), exit_code=2, seconds=time.monotonic() - began)
+        if job.resumes is None:  # a resume that is refused changes nothing
+            folder.update_summary(**fails | {"exit_code": 2}, error=str(error), seconds=time.monotonic() - began)
         raise
     except Exception as error:
         log.exception("the run failed before it began")
         message = f"{type(error).__name__}: {error}"
-        folder.update_summary(status="failed", error=message, exit_code=1, seconds=time.monotonic() - began)
+        folder.update_summary(**fails, error=message, seconds=time.monotonic() - began)
         raise RunFailed(message, 1) from error
     except (KeyboardInterrupt, SystemExit) as error:
         folder.update_summary(**_interrupted(error), seconds=time.monotonic() - began)
         raise
+    trainer = session.trainer
 
-    def save(name: str, state: dict[str, Any]) -> None:
-        whole = {**state, "random": checkpoint.random_state(), "config": dict(config), "spec": run.spec.plain()}
-        checkpoint.save(folder.best if name == "best" else folder.last, whole)
+    def ask() -> None:
+        trainer.stop_requested = True
 
-    trainer = run.trainer(trackers, terminal, save, profiler)
-    outcome: dict[str, Any] = {"status": "failed", "error": None, "exit_code": 1}
-    try:
-        outcome = _fit_and_test(trainer, run, folder)
-    except (TrainingError, UserError, OSError) as error:
-        log.error("%s", error)
-        outcome["error"] = f"{type(error).__name__}: {error}"
-    except (KeyboardInterrupt, SystemExit) as error:  # outside of the loop, or a second time
-        outcome |= _interrupted(error)
-    except Exception as error:
-        log.exception("the run failed")
-        outcome["error"] = f"{type(error).__name__}: {error}"
-    with _undisturbed():
-        summary = _close(folder, trackers, outcome, trainer, time.monotonic() - began)
-        _farewell(folder, summary, run.limits.monitor)
+    def leave() -> None:
+        folder.update_summary(status="preempted", error="SIGINT, twice", exit_code=130)
+
+    with stop_signals(ask, leave) as received:
+        outcome = _fit_and_test(session, folder, received)
+        summary = _close(session, folder, outcome, session.earlier + time.monotonic() - began)
+    if Signals.SIGUSR1 in received and slurm.job() is not None:
+        slurm.requeue()
     if summary["exit_code"] != 0:
         raise RunFailed(str(summary["error"]), summary["exit_code"])
-    best: float | None = summary["best"].get(run.limits.monitor)
+    best: float | None = summary["best"].get(session.run.limits.monitor)
     return best
 
 
-def _prepare(config: Mapping[str, Any], folder: RunFolder, job: Job) -> tuple[Run, Trackers, Terminal, Profiler | None]:
+def _prepare(config: Mapping[str, Any], folder: RunFolder, job: Job) -> Session:
     """Everything that can go wrong before the first step, the cheap things first."""
     refuse_several()
     typed = parse(config)
     load_plugins(typed.plugins)
+    found = None
+    if job.resumes is not None:
+        found = checkpoint.load_newest([folder.last, folder.previous, folder.best])
     run = build(typed)
-    with atomic_write(folder.config) as file:
-        file.write(yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True).encode())
-    parameters = sum(p.numel() for p in run.parts["weights"].parameters())
-    folder.update_summary(parameters=parameters, versions=versions(), git=git_state(), command=list(job.command))
-    _header(typed, run, job.choices, parameters)
+    data = {split: fingerprint(getattr(run.splits, split)) for split in ("train", "val", "test")}
+    if job.resumes is not None and found is not None:
+        _check_data(found[0]["data"], data)
+        check_extension(parse(job.resumes.before), typed, run, found[0]["progress"]["step"])
+    header(typed, run, job.choices)
     terminal = Terminal(run.limits.max_epochs, typed.trainer.enable_progress_bar)
-    trackers = Trackers(MetricsFile(folder.metrics), terminal, *_chosen_trackers(typed, config, folder, job))
-    return run, trackers, terminal, Profiler(folder.path / "bench") if typed.trainer.profile else None
+    trackers = Trackers(MetricsFile(folder.metrics), terminal, *_chosen_trackers(typed, config, run, folder, job))
+    constant = {"config": dict(config), "spec": run.spec.plain(), "run_id": job.run_id, "data": data}
+    writer = CheckpointWriter(folder, constant)
+    trainer = run.trainer(
+        trackers, terminal, writer, Profiler(folder.path / "bench") if typed.trainer.profile else None
+    )
+    if run.transfer is not None and found is None:
+        log.info("%s", run.transfer)
+    if job.resumes is not None:
+        _restore(found, trainer, writer, folder)
+        _note_resume(folder, job.resumes, trainer)
+        folder.write_config(config)
+    facts: dict[str, Any] = {"parameters": sum(p.numel() for p in trainer.weights.parameters())}
+    folder.update_summary(**facts, versions=versions(), git=git_state())
+    return Session(run, trainer, writer, trackers, trainer.progress.seconds)
 
 
-def _chosen_trackers(typed: Config, config: Mapping[str, Any], folder: RunFolder, job: Job) -> Iterator[Tracker]:
+def _check_data(before: Mapping[str, str] | None, now: Mapping[str, str]) -> None:
+    """A run that goes on with other samples would be neither the one nor the other run."""
+    changed = [split for split in now if before is not None and before.get(split) != now[split]]
+    if changed:
+        raise UserError(
+            f"data: the {' and '.join(changed)} split isn't what it was when the run began, so it can't be resumed; "
+            "a new run can begin with its weights: dlrun init_from=DIR"
+        )
+
+
+def _restore(
+    found: tuple[dict[str, Any], Path] | None, trainer: Trainer, writer: CheckpointWriter, folder: RunFolder
+) -> None:
+    """Put the trainer where the newest checkpoint was, and the metrics and the best checkpoint with it."""
+    if found is None:
+        log.info("resume: there is no checkpoint yet; the run begins again")
+        trainer.tracker.rewind(0, 0, 0)
+        return
+    state, path = found
+    if path != folder.last and folder.last.exists():
+        folder.last.replace(folder.last.with_suffix(".damaged"))  # not to be kept in place of the one that is whole
+    try:
+        trainer.load_state(state)
+    except (RuntimeError, ValueError, KeyError) as error:  # torch names every tensor that doesn't fit
+        raise UserError(f"{path} doesn't fit the model or optimizer of {folder.config}: {error}") from None
+    progress = trainer.progress
+    batches, place = len(trainer.train_batches), f"epoch {progress.epoch + 1}"
+    place += f", batch {progress.position + 1}" if progress.position < batches else ", to be evaluated"
+    log.info("resume: goes on after step %d of %d (%s)", progress.step, trainer.limits.max_steps, place)
+    if progress.best and not _is_of_epoch(folder.best, progress.best["epoch"]):
+        if progress.best["epoch"] == progress.epoch and progress.position == 0:
+            writer.put(trainer.state(), best=True)  # killed between the two
+        else:
+            log.warning("best.pt isn't of epoch %d, the best so far; it counts from here on", progress.best["epoch"])
+            progress.best = {}
+    trainer.tracker.rewind(progress.epoch, progress.step, progress.rollbacks)
+
+
+def _is_of_epoch(path: Path, epoch: float) -> bool:
+    try:
+        return bool(checkpoint.load(path)["progress"]["epoch"] == epoch)
+    except UserError as error:
+        log.warning("%s", error)
+        return False
+
+
+def _note_resume(folder: RunFolder, resumption: Resumption, trainer: Trainer) -> None:
+    """The summary tells of each part of a run, and no longer how the one before ended."""
+    part = {"step": trainer.progress.step, "command": list(resumption.command)}
+    parts = [*folder.read_summary().get("resumed", []), part]
+    folder.update_summary(status="running", error=None, exit_code=None, test=None, resumed=parts)
+
+
+def _chosen_trackers(
+    typed: Config, config: Mapping[str, Any], run: Run, folder: RunFolder, job: Job
+) -> Iterator[Tracker]:
     if typed.trainer.fast_dev_run:
         return
     if typed.tracking.tensorboard is not None:
@@ -131,134 +214,65 @@ def _chosen_trackers(typed: Config, config: Mapping[str, Any], folder: RunFolder
         )
 
 
-def _fit_and_test(trainer: Trainer, run: Run, folder: RunFolder) -> dict[str, Any]:
-    with _signals_stop(trainer) as received:
+def _fit_and_test(session: Session, folder: RunFolder, received: Sequence[Signals]) -> dict[str, Any]:
+    """Train and test; returns what the summary has to say of it. Raises nothing."""
+    trainer = session.trainer
+    outcome: dict[str, Any] = {"status": "failed", "error": None, "exit_code": 1}
+    try:
         status = trainer.fit()
-    if trainer.profiler is not None:
-        trainer.profiler.finish()
-    if status == "preempted":
-        return {"status": status, "error": signal.Signals(received[0]).name, "exit_code": 128 + received[0]}
-    return {"status": status, "error": None, "exit_code": 0, "test": _test(trainer, run, folder)}
-
-
-@contextmanager
-def _signals_stop(trainer: Trainer) -> Iterator[list[int]]:
-    """SIGINT and SIGTERM end the training at its next step, with a checkpoint; a second SIGINT ends it at once."""
-    received: list[int] = []
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        if received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        received.append(number)
-        trainer.stop_requested = True
-
-    before = {}
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, stop)
-    except ValueError:  # not in the main thread: whoever started the thread deals with signals
+        if trainer.profiler is not None:
+            trainer.profiler.finish()
+        session.writer.close()  # the best checkpoint is on disk
+        if not received:
+            outcome |= {"status": status, "exit_code": 0, "test": evaluate_best(trainer, session.run, folder)}
+    except Stopped:
         pass
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """What asked us to stop may ask again while the summary is being written."""
-    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    except (TrainingError, UserError, OSError) as error:
+        log.error("%s", error)
+        outcome["error"] = f"{type(error).__name__}: {error}"
+    except (KeyboardInterrupt, SystemExit) as error:
+        outcome |= _interrupted(error)
+    except Exception as error:
+        log.exception("the run failed")
+        outcome["error"] = f"{type(error).__name__}: {error}"
+    if received and outcome["exit_code"] != 0 and outcome["error"] is None:
+        outcome |= {"status": "preempted", "error": received[0].name, "exit_code": EXIT_CODES[received[0]]}
+    return outcome
 
 
 def _interrupted(error: BaseException) -> dict[str, Any]:
     """cli.py turns SIGTERM into SystemExit(143)."""
-    number = signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM
-    return {"status": "preempted", "error": number.name, "exit_code": 128 + number}
+    number = Signals.SIGINT if isinstance(error, KeyboardInterrupt) else Signals.SIGTERM
+    return {"status": "preempted", "error": number.name, "exit_code": EXIT_CODES[number]}
 
 
-def _test(trainer: Trainer, run: Run, folder: RunFolder) -> dict[str, float]:
-    """The best checkpoint on the test split: its first and only look at it."""
-    if not trainer.progress.best:
-        raise TrainingError(f"{run.limits.monitor} was never a number: there is no best checkpoint to test")
-    trainer.load_weights(checkpoint.load(folder.best, run.device))
-    metrics = trainer.evaluate(run.test_batches, "test")
-    predicted = trainer.predict(run.test_batches)
-    guesses = predicted["probabilities"].argmax(dim=1)
-    wrong = (guesses != predicted["targets"]).nonzero().flatten()
-    worst = wrong[predicted["losses"][wrong].argsort(descending=True)][:WORST_MISTAKES].tolist()
-    names, split = run.spec.class_names, run.test_batches.split
-    mistakes = [
-        Mistake(
-            index=i,
-            sample=split.show(i),
-            truth=names[predicted["targets"][i]],
-            guess=names[guesses[i]],
-            probability=predicted["probabilities"][i, guesses[i]].item(),
-            loss=predicted["losses"][i].item(),
-        )
-        for i in worst
-    ]
-    trainer.tracker.model(folder.best)
-    trainer.tracker.predictions(Predictions(names, predicted["targets"].tolist(), guesses.tolist(), mistakes))
-    return metrics
-
-
-def _close(
-    folder: RunFolder, trackers: Trackers, outcome: dict[str, Any], trainer: Trainer, seconds: float
-) -> dict[str, Any]:
+def _close(session: Session, folder: RunFolder, outcome: Mapping[str, Any], seconds: float) -> dict[str, Any]:
     """Write the summary first, then tell the trackers, so that none of them can cost us the truth."""
-    progress = trainer.progress
-    summary = folder.update_summary(
+    trainer, progress = session.trainer, session.trainer.progress
+    unsaved = session.writer.close()
+    if unsaved is not None:
+        error = f"the last checkpoint couldn't be saved: {unsaved}"
+        error = error if outcome["error"] is None else f"{outcome['error']}; {error}"
+        status = outcome["status"] if outcome["exit_code"] else "failed"
+        outcome = {**outcome, "status": status, "exit_code": outcome["exit_code"] or 1, "error": error}
+    trained = progress.train_seconds + progress.epoch_seconds
+    summary = {
         **outcome,
-        seconds=seconds,
-        epochs=progress.epoch,
-        steps=progress.step,
-        samples_per_second=trainer.samples_seen / trainer.train_seconds if trainer.train_seconds else None,
-        best=progress.best,
-    )
-    for tracker in trackers.trackers:
-        try:
-            tracker.finish(summary)
-        except Exception:
-            log.exception("%s couldn't be finished; the run folder is complete", type(tracker).__name__)
-    return summary
-
-
-def _header(typed: Config, run: Run, choices: Mapping[str, Any], parameters: int) -> None:
-    chosen = {group: _name(choice) for group, choice in choices.items() if choice is not None and "/" not in group}
-    first = [f"{group}={chosen.pop(group)}" for group in ("model", "data") if group in chosen]
-    rest = [f"{group}={choice}" for group, choice in sorted(chosen.items())]
-    log.info("%s", "  ".join([*first, *rest, f"seed={typed.seed}"]))
-    sizes = " / ".join(f"{len(getattr(run.splits, split)):,} {split}" for split in ("train", "val", "test"))
-    log.info("%s: %s; %s", typed.dataset.name, run.spec, sizes)
-    threads = f", {torch.get_num_threads()} threads" if run.device.type == "cpu" else ""
-    steps = f"{run.limits.max_steps:,} steps"
-    log.info("%s: %s parameters on %s%s; %s", typed.model.name, f"{parameters:,}", run.device, threads, steps)
-
-
-def _name(choice: Any) -> str:
-    return choice if isinstance(choice, str) else "[" + ",".join(map(str, choice)) + "]"
-
-
-def _farewell(folder: RunFolder, summary: Mapping[str, Any], monitor: str) -> None:
-    best, test = summary["best"], summary.get("test")
+        "seconds": seconds,
+        "epochs": progress.epoch,
+        "steps": progress.step,
+        "samples_per_second": (progress.samples_seen + progress.samples) / trained if trained else None,
+        "best": progress.best,
+    }
     if summary["status"] == "stopped_early":
-        log.info("stopped early: %s hasn't improved", monitor)
-    if summary["status"] == "preempted":
-        log.info("stopped by %s after step %s", summary["error"], summary.get("steps"))
-    if best:
-        log.info("best   %s %s in epoch %d", monitor, _value(monitor, best[monitor]), best["epoch"])
-    if test:
-        log.info("test   %s", "  ".join(f"{name} {_value(name, value)}" for name, value in test.items()))
-    log.info("folder %s   (%.1f s)", os.path.relpath(folder.path), summary["seconds"])
-
-
-def _value(name: str, value: float) -> str:
-    return f"{value:.2%}".replace("%", " %") if name.endswith("/acc") else f"{value:.4f}"
+        summary["out_of_time"] = trainer.out_of_time()
+    if trainer.limits.on_nonfinite == "skip":
+        summary["skipped_steps"] = progress.skipped
+    try:
+        summary = folder.update_summary(**summary)
+    except OSError as error:  # the disk is full, most likely: at least this process tells
+        log.error("%s couldn't be written: %s", folder.summary, error)
+        summary = {**summary, "exit_code": summary["exit_code"] or 1}
+    session.trackers.finish(summary)
+    farewell(os.path.relpath(folder.path), summary, trainer.limits.monitor, folder.last.exists())
+    return summary

@@ -2,56 +2,56 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from dlrun import checkpoint
 from dlrun.data.loader import Batches
 from dlrun.ema import EMA
 from dlrun.errors import TrainingError, UserError
+from dlrun.faults import Guard, Mark, NonFinite, free_memory, out_of_memory
 from dlrun.optim import L1
 from dlrun.precision import Precision
+from dlrun.progress import Limits, Progress
 from dlrun.schedules import Schedule
 from dlrun.tasks import Classification
 from dlrun.tracking import Tracker
 from dlrun.tracking.terminal import Terminal
 
-Save = Callable[[Literal["best", "last"], dict[str, Any]], None]
+log = logging.getLogger("dlrun")
+
+Status = Literal["finished", "stopped_early", "preempted"]
+HOPELESS = 50  # skipped steps in a row
 
 
-@dataclass(frozen=True)
-class Limits:
-    """When to do what, counted in optimizer steps, micro-batches and epochs."""
+class Store(Protocol):
+    """Where checkpoints go; see `writer.py`."""
 
-    max_steps: int
-    max_epochs: int
-    accumulate: int = 1  # micro-batches per optimizer step
-    clip_norm: float | None = None
-    eval_every: int = 1  # epochs
-    log_every: int = 50  # optimizer steps
-    monitor: str = "val/acc"
-    mode: Literal["min", "max"] = "max"
-    patience: int | None = None  # stop after that many evaluations without improvement; None never stops
-    min_delta: float = 0.0
+    @property
+    def busy(self) -> bool:
+        """Whether `put` would have to wait."""
+
+    def put(self, state: dict[str, Any], best: bool = False) -> None:
+        """Copy `state` and save it as the last checkpoint, and as the best one."""
+
+    def latest(self) -> dict[str, Any] | None:
+        """What was saved last."""
+
+    def keep_batch(self, record: dict[str, Any]) -> None:
+        """Note a batch that made numbers go wrong."""
 
 
-@dataclass
-class Progress:
-    """Where a training stands; with the weights and the random state, all that a resume needs."""
-
-    epoch: int = 0  # epochs completed
-    step: int = 0  # optimizer steps taken
-    position: int = 0  # micro-batches of the current epoch that are done
-    best: dict[str, float] = field(default_factory=dict)  # the row of the best epoch
-    reference: float | None = None  # what early stopping compares with: moves by more than min_delta only
-    waited: int = 0  # evaluations since the reference moved
-    seconds: float = 0.0
+class Stopped(Exception):
+    """An evaluation was abandoned, since somebody asked to stop."""
 
 
 @dataclass
@@ -69,113 +69,272 @@ class Trainer:
     limits: Limits
     tracker: Tracker
     terminal: Terminal
-    save: Save
+    store: Store
     ema: EMA | None = None
     l1: L1 | None = None
     profiler: Any = None  # anything with step(), told of every optimizer step
     progress: Progress = field(default_factory=Progress)
     stop_requested: bool = False  # set by a signal handler: end at the next step boundary
-    samples_seen: int = 0  # by this process
-    train_seconds: float = 0.0  # without evaluation and checkpoints
 
-    def fit(self) -> Literal["finished", "stopped_early", "preempted"]:
-        """Train until the steps are done, nothing improves any more, or somebody asks to stop."""
-        progress, limits = self.progress, self.limits
-        base_rates = [group["lr"] for group in self.optimizer.param_groups]
-        began = time.monotonic() - progress.seconds
-        while progress.step < limits.max_steps:
-            if self.stop_requested:
-                return "preempted"
-            started = time.monotonic()
-            row, samples = self._train_epoch(base_rates)
-            trained = time.monotonic() - started
-            self.samples_seen += samples
-            self.train_seconds += trained
-            if self.stop_requested and progress.position < len(self.train_batches) and progress.step < limits.max_steps:
-                progress.seconds = time.monotonic() - began
-                self.save("last", self.state())
-                return "preempted"
-            progress.epoch += 1
-            progress.position = 0
-            ends = progress.step >= limits.max_steps
-            validation = dict.fromkeys((f"val/{name}" for name in self.task.metrics), None)
-            if progress.epoch % limits.eval_every == 0 or ends:
-                validation |= self.evaluate(self.val_batches, "val")  # type: ignore[arg-type]
-            progress.seconds = time.monotonic() - began
-            row = {"epoch": progress.epoch, "step": progress.step, **row, **validation}
-            row |= {"samples_per_second": samples / trained, "seconds": progress.seconds}
-            improved = self._judge(row)
-            self.tracker.epoch(row)
-            state = self.state()
-            if improved:
-                self.save("best", state)
-            self.save("last", state)
-            if limits.patience is not None and progress.waited >= limits.patience and not ends:
-                return "stopped_early"
-        return "finished"
+    def __post_init__(self) -> None:
+        limits, self.parameters = self.limits, list(self.weights.parameters())
+        device = self.parameters[0].device
+        # Before any state is loaded: a saved group has a learning rate that was scheduled already.
+        self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.guard = Guard(device, at_once=limits.on_nonfinite == "skip")
+        self.mark = Mark(self.weights) if limits.on_nonfinite == "skip" or limits.on_oom == "halve" else None
+        self.sums = torch.zeros(2, device=device)  # of the epoch so far; on the device until somebody reads them
+        self.at_boundary = True  # between two optimizer steps, with nothing of the next one begun
+        self.saved: tuple[int, int, int] | None = None  # the place that the newest checkpoint is of
+        self.saved_at = self.began = time.monotonic()
 
-    def _train_epoch(self, base_rates: list[float]) -> tuple[dict[str, Any], int]:
-        """Train from the current position to the end of the epoch; returns its metrics and the samples it took."""
-        progress, limits, batches = self.progress, self.limits, self.train_batches
-        self.model.train()
-        sums: Tensor | None = None  # loss, right answers: on the device until somebody wants to read them
-        seen, first = 0, progress.position
-        bar = self.terminal.start_epoch(progress.epoch + 1, batches.samples(0, len(batches)), batches.samples(0, first))
-        for inputs, targets in batches.epoch(progress.epoch, start=progress.position):
-            window = progress.position - progress.position % limits.accumulate
-            shared = batches.samples(window, min(window + limits.accumulate, len(batches)))
-            with self.precision.autocast():
-                logits = self.model(inputs)
-                loss = self.task.loss(logits, targets)
-            self.precision.scale(loss / shared).backward()
-            counts = torch.stack((loss.detach().float(), self.task.correct(logits.detach(), targets)))
-            sums = counts if sums is None else sums.add_(counts)
-            seen += len(inputs)
-            bar.update(len(inputs))
-            progress.position += 1
-            if progress.position % limits.accumulate and progress.position < len(batches):
+    def fit(self) -> Status:
+        """Train until the steps are done, nothing improves any more, or somebody or the clock says stop."""
+        self.began = time.monotonic() - self.progress.seconds
+        if self.limits.on_nonfinite == "rollback" and self.store.latest() is None:
+            self._save()  # something to go back to
+        while (status := self._over()) is None:
+            try:
+                self._train_epoch()
+                if self._epoch_is_trained():
+                    self._end_epoch()
+            except NonFinite as error:
+                self._go_back(error)
+            except Stopped:
                 continue
-            rate, norm = self._update(base_rates)
-            progress.step += 1
-            if progress.step % limits.log_every == 0:
-                metrics = {**self._read(sums, seen), "lr": rate}
-                if norm is not None:
-                    metrics["train/grad_norm"] = norm.item()
-                self.tracker.step(metrics, progress.step)
-            if progress.step >= limits.max_steps or self.stop_requested:
-                break
-        bar.close()
-        return {"lr": rate, **self._read(sums, seen)}, seen
+            except Exception:
+                # Whatever it was, a picture that can't be read or a worker that died: the steps before it are kept.
+                if self.at_boundary:
+                    with suppress(NonFinite):
+                        self._save_unless_saved()
+                raise
+        self._save_unless_saved()
+        return status
 
-    def _update(self, base_rates: list[float]) -> tuple[float, Tensor | None]:
-        """One optimizer step; returns its learning rate and the gradient's norm, if it was clipped."""
-        factor = self.schedule.factor(self.progress.step)
-        for group, base in zip(self.optimizer.param_groups, base_rates, strict=True):
-            group["lr"] = base * factor
+    def _over(self) -> Status | None:
+        """Why the training ends here, between two epochs or in the middle of one; None if it doesn't."""
+        progress, limits = self.progress, self.limits
+        if progress.position == 0:
+            if progress.step >= limits.max_steps:
+                return "finished"
+            if limits.patience is not None and progress.waited >= limits.patience:
+                return "stopped_early"
+        if self.stop_requested:
+            return "preempted"
+        return "stopped_early" if self.out_of_time() else None
+
+    def out_of_time(self) -> bool:
+        return time.monotonic() - self.began >= self.limits.max_seconds
+
+    def _epoch_is_trained(self) -> bool:
+        return self.progress.position >= len(self.train_batches) or self.progress.step >= self.limits.max_steps
+
+    def _train_epoch(self) -> None:
+        """Train from the current position to the end of the epoch, or until somebody says stop."""
+        progress, batches = self.progress, self.train_batches
+        seen, started, before = progress.samples, time.monotonic(), progress.epoch_seconds
+        self.sums = torch.tensor(progress.sums, dtype=torch.float32, device=self.sums.device)
+        self.model.train()
+        bar = self.terminal.start_epoch(progress.epoch + 1, batches.samples(0, len(batches)), seen)
+        try:
+            while not self._epoch_is_trained() and not self.stop_requested and not self.out_of_time():
+                shortage = self._train_steps(bar, started - before)
+                if shortage is not None:
+                    self._take_smaller_parts(shortage)
+        finally:
+            bar.close()
+        self.guard.look()
+        progress.epoch_seconds = before + time.monotonic() - started
+
+    def _train_steps(self, bar: Any, epoch_began: float) -> BaseException | None:
+        """Optimizer steps until the epoch is trained or somebody says stop; returns an error if memory ran out."""
+        progress, limits, batches = self.progress, self.limits, self.train_batches
+        position, window = progress.position, torch.zeros_like(self.sums)
+        for inputs, targets in batches.epoch(progress.epoch, start=position):
+            if position % limits.accumulate == 0:
+                shared = batches.samples(position, min(position + limits.accumulate, len(batches)))
+                if self.mark is not None:
+                    self.mark.take()
+                window.zero_()
+            self.at_boundary = False
+            try:
+                self._add_gradient(inputs, targets, shared, window)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                return error.with_traceback(None)  # which holds on to the memory
+            position += 1
+            bar.update(len(inputs))
+            if position % limits.accumulate and position < len(batches):
+                continue
+            self._update(window, shared)
+            progress.step, progress.position, self.at_boundary = progress.step + 1, position, True
+            if progress.step % limits.log_every == 0:
+                self._log()
+            progress.epoch_seconds = time.monotonic() - epoch_began
+            if self._save_is_due() and not self.store.busy:
+                self._save()
+            if progress.step >= limits.max_steps or self.stop_requested or self.out_of_time():
+                break
+        return None
+
+    def _add_gradient(self, inputs: Tensor, targets: Tensor, shared: int, window: Tensor) -> None:
+        """Forward and backward pass of one micro-batch, in as many parts as memory has asked for.
+
+        The loss is the sum over the samples divided by `shared`, the number of them in the optimizer step, so that
+        gradients add up however the batch is cut. `window` takes the sums of loss and right answers.
+        """
+        parts = max(min(self.progress.parts, len(inputs) // 2), 1)  # batch norm can't train on one sample
+        for some, wanted in zip(inputs.tensor_split(parts), targets.tensor_split(parts), strict=True):
+            with self.precision.autocast():
+                logits = self.model(some)
+                loss = self.task.loss(logits, wanted)
+            self.precision.scale(loss / shared).backward()
+            window.add_(torch.stack((loss.detach().float(), self.task.correct(logits.detach(), wanted))))
+
+    def _update(self, window: Tensor, samples: int) -> None:
+        """One optimizer step with the gradients of a window; a step that isn't finite is left out, or ends it all."""
+        progress, limits = self.progress, self.limits
+        for group, base in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+            group["lr"] = base * self._factor(progress.step)
         self.precision.unscale(self.optimizer)
         if self.l1 is not None:
             self.l1.add_gradient()
-        norm = None
-        if self.limits.clip_norm is not None:
-            norm = nn.utils.clip_grad_norm_(self.weights.parameters(), self.limits.clip_norm)
-        self.precision.step(self.optimizer)
+        self.norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        if limits.clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(self.parameters, limits.clip_norm, self.norm)
+        try:
+            # Under gradient scaling an infinite gradient is part of the game.
+            self.guard.check(progress.step, window[0], None if self.precision.scales else self.norm)
+        except NonFinite as error:
+            if limits.on_nonfinite != "skip":
+                raise
+            self._skip(error)
+        else:
+            self.precision.step(self.optimizer)
+            if self.ema is not None:
+                self.ema.update()
+            self.sums.add_(window)
+            progress.samples += samples
+            progress.skipped_in_a_row = 0
         self.optimizer.zero_grad(set_to_none=True)
-        if self.ema is not None:
-            self.ema.update()
         if self.profiler is not None:
             self.profiler.step()
-        return base_rates[0] * factor, norm
 
-    def _read(self, sums: Tensor | None, seen: int) -> dict[str, float]:
-        """The epoch's metrics so far; waits for the device, so not at every step."""
-        assert sums is not None
-        loss, correct = (sums / seen).tolist()
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the training loss is {loss} at step {self.progress.step} (epoch {self.progress.epoch + 1}); "
-                "try a lower optimizer.lr, trainer.gradient_clip_val=1 or a warm-up"
-            )
+    def _factor(self, step: int) -> float:
+        """What the learning rates are multiplied with at `step`: the schedule's word, halved by each return."""
+        return self.schedule.factor(step) * 0.5**self.progress.rollbacks
+
+    def _log(self) -> None:
+        self.guard.look()
+        metrics = {**self._train_metrics(), "lr": self.optimizer.param_groups[0]["lr"]}
+        self.tracker.step({**metrics, "train/grad_norm": self.norm.item()}, self.progress.step)
+
+    def _train_metrics(self) -> dict[str, float]:
+        """Of the epoch so far; waits for the device, so not at every step. All steps skipped is NaN."""
+        loss, correct = (self.sums / self.progress.samples).tolist()
         return {"train/loss": loss, "train/acc": correct}
+
+    def _end_epoch(self) -> None:
+        """Evaluate, note the epoch's row, and save."""
+        progress, limits = self.progress, self.limits
+        train, seconds = self._train_metrics(), progress.epoch_seconds
+        validation: dict[str, float | None] = dict.fromkeys(f"val/{name}" for name in self.task.metrics)
+        if (progress.epoch + 1) % limits.eval_every == 0 or progress.step >= limits.max_steps:
+            validation |= self.evaluate(self.val_batches, "val")
+        progress.epoch += 1
+        progress.seconds = time.monotonic() - self.began
+        rate = self.base_rates[0] * self._factor(progress.step - 1)
+        row = {"epoch": progress.epoch, "step": progress.step, "lr": rate, **train, **validation}
+        row |= {"samples_per_second": progress.samples / seconds, "seconds": progress.seconds}
+        if limits.on_nonfinite == "skip":
+            row["skipped_steps"] = progress.skipped
+        progress.samples_seen += progress.samples
+        progress.train_seconds += seconds
+        progress.position = progress.samples = 0
+        progress.epoch_seconds, progress.sums = 0.0, [0.0, 0.0]
+        self.sums.zero_()
+        improved = self._judge(row)
+        self.tracker.epoch(row)
+        # What is no better can wait for a write in flight: the next step boundary will do.
+        if improved or not self.store.busy:
+            self._save(improved)
+
+    def _save_is_due(self) -> bool:
+        limits, step = self.limits, self.progress.step
+        saved = 0 if self.saved is None else self.saved[1]
+        by_steps = limits.save_every is not None and step // limits.save_every > saved // limits.save_every
+        return by_steps or time.monotonic() - self.saved_at >= limits.save_every_seconds
+
+    def _save(self, best: bool = False) -> None:
+        progress = self.progress
+        self.guard.look()  # or what isn't finite would be kept
+        progress.seconds, progress.sums = time.monotonic() - self.began, self.sums.tolist()
+        self.store.put(self.state(), best)
+        self.saved_at, self.saved = time.monotonic(), (progress.epoch, progress.step, progress.position)
+
+    def _save_unless_saved(self) -> None:
+        if self.saved != (self.progress.epoch, self.progress.step, self.progress.position):
+            self._save()
+
+    def _skip(self, error: NonFinite) -> None:
+        """Leave a step out: no update, and batch norm's statistics as they were before it."""
+        progress = self.progress
+        progress.skipped += 1
+        progress.skipped_in_a_row += 1
+        if progress.skipped_in_a_row >= HOPELESS:
+            raise TrainingError(f"{error}, and {HOPELESS} steps in a row were skipped: the weights are beyond help")
+        assert self.mark is not None
+        self.mark.back(random=False)
+        log.warning("%s; the step is skipped (%d so far)", error, progress.skipped)
+
+    def _go_back(self, error: NonFinite) -> None:
+        """Note the batch that did it; then end, or go on from the last checkpoint with half the learning rate."""
+        progress, limits = self.progress, self.limits
+        steps = -(-progress.position // limits.accumulate) - (progress.step - error.step)  # of this epoch before it
+        first = steps * limits.accumulate
+        stop = min(first + limits.accumulate, len(self.train_batches))
+        batches = [self.train_batches.indices(progress.epoch, batch).tolist() for batch in range(first, stop)]
+        place = {"epoch": progress.epoch + 1, "step": error.step + 1, "batches": list(range(first, stop))}
+        self.store.keep_batch(place | {"indices": batches, "loss": str(error.loss), "grad_norm": str(error.norm)})
+        advice = "try a lower optimizer.lr, trainer.gradient_clip_val=1, a warm-up, or trainer.on_nonfinite=rollback"
+        said = f"{error} (epoch {progress.epoch + 1})"
+        if limits.on_nonfinite != "rollback":
+            raise TrainingError(f"{said}; {advice}")
+        rollbacks = progress.rollbacks + 1
+        if rollbacks > limits.max_rollbacks:
+            raise TrainingError(f"{said}, after {progress.rollbacks} returns to a checkpoint; try a lower optimizer.lr")
+        state = self.store.latest()
+        if state is None:
+            raise TrainingError(f"{said}, and no checkpoint could be saved to go back to")
+        self.optimizer.zero_grad(set_to_none=True)
+        self.load_state(state)
+        self.at_boundary = True
+        self.progress.rollbacks = rollbacks
+        log.warning(
+            "%s; back to step %d with 1/%d of the learning rate (return %d of %d)",
+            *(said, self.progress.step, 2**rollbacks, rollbacks, limits.max_rollbacks),
+        )
+        self.tracker.rewind(self.progress.epoch, self.progress.step, rollbacks)
+
+    def _take_smaller_parts(self, error: BaseException) -> None:
+        """Memory ran out: back to the step boundary, and from there on in half the size, accumulated twice as often."""
+        progress, reason = self.progress, str(error).partition("\n")[0]
+        size = self.train_batches.batch_size // progress.parts
+        if self.limits.on_oom == "stop" or size < 4 or self.mark is None:  # batch norm can't train on one
+            raise TrainingError(
+                f"out of memory at step {progress.step + 1} with {size} samples at a time ({reason}); try "
+                "trainer.on_oom=halve, or a smaller data.batch_size with more trainer.accumulate_grad_batches"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        free_memory(self.sums.device)
+        self.mark.back(random=True)
+        self.at_boundary = True
+        progress.parts *= 2
+        log.warning(
+            "out of memory at step %d: from here on %d samples at a time, accumulated; the effective batch stays %d",
+            *(progress.step + 1, size // 2, self.train_batches.batch_size * self.limits.accumulate),
+        )
 
     def _judge(self, row: dict[str, Any]) -> bool:
         """Hold the monitored metric against the best so far; True if it is better."""
@@ -200,49 +359,78 @@ class Trainer:
 
     @torch.inference_mode()
     def evaluate(self, batches: Batches, split: str) -> dict[str, float]:
-        """Metrics over a split, with the averaged weights if there are any."""
-        self._swap_ema()
-        self.model.eval()
+        """Metrics over a split, with the averaged weights if there are any. Raises Stopped if somebody says stop."""
         sums: dict[str, Tensor] = {}
         count = 0
-        for inputs, targets in batches.epoch(0):
-            with self.precision.autocast():
-                logits = self.model(inputs)
+        for logits, targets in self._logits(batches):
             for name, value in self.task.evaluate(logits, targets).items():
                 sums[name] = sums[name] + value if name in sums else value
             count += len(targets)
-        self._swap_ema()
         if count == 0:
             raise UserError(f"data: the {split} split is empty")
         return {f"{split}/{name}": value.item() / count for name, value in sums.items()}
 
     @torch.inference_mode()
     def predict(self, batches: Batches) -> dict[str, Tensor]:
-        """Probabilities (N, K), losses (N,) and true classes (N,) over a split."""
+        """Probabilities (N, K), losses (N,) and true classes (N,) over a split. Raises Stopped as `evaluate`."""
+        parts = [self.task.predict(logits, targets) for logits, targets in self._logits(batches)]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _logits(self, batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
+        """Logits (B, K) and targets (B,) of every batch, with the averaged weights if there are any."""
         self._swap_ema()
         self.model.eval()
-        parts = []
-        for inputs, targets in batches.epoch(0):
+        try:
+            for inputs, targets in batches.epoch(0):
+                if self.stop_requested:
+                    raise Stopped
+                yield self._forward(inputs), targets
+        finally:
+            self._swap_ema()
+
+    def _forward(self, inputs: Tensor) -> Tensor:
+        """Logits of an evaluation batch; where memory runs out, and that is allowed for, of its halves."""
+        try:
             with self.precision.autocast():
-                logits = self.model(inputs)
-            parts.append(self.task.predict(logits, targets))
-        self._swap_ema()
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+                return self.model(inputs)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            if self.limits.on_oom == "stop" or len(inputs) == 1:
+                raise TrainingError(
+                    f"out of memory in evaluating {len(inputs)} samples at a time; "
+                    "try trainer.on_oom=halve, or a smaller data.eval_batch_size"
+                ) from None
+        free_memory(self.sums.device)
+        return torch.cat([self._forward(half) for half in inputs.chunk(2)])
 
     def _swap_ema(self) -> None:
         if self.ema is not None:
             self.ema.swap()
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds of the training, as plain values and tensors."""
+        """What a checkpoint holds of the training, as plain values and tensors; these are the training's own."""
         return {
             "model": self.weights.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.schedule.state_dict(),
             "scaler": self.precision.state_dict(),
+            "random": checkpoint.random_state(),
             "progress": asdict(self.progress),
         }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint: everything that `state` gave, the random numbers to come included."""
+        self.load_weights(state)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["scheduler"])
+        self.precision.load_state_dict(state["scaler"])
+        known = {f.name for f in fields(Progress)}  # an older format has fewer, and one that it counted elsewhere
+        self.progress = Progress(**{name: value for name, value in state["progress"].items() if name in known})
+        self.began = time.monotonic() - self.progress.seconds
+        self.saved = (self.progress.epoch, self.progress.step, self.progress.position)
+        checkpoint.restore_random_state(state["random"])
 
     def load_weights(self, state: dict[str, Any]) -> None:
         """Take a checkpoint's weights, averaged ones too; raises RuntimeError if they don't fit."""

@@ -29,6 +29,8 @@ def state(**changes):
         "progress": {"epoch": 2, "best": {"val/acc": 0.5, "epoch": 1}, "lr": [1e-3], "name": "Größe"},
         "config": {"seed": 0, "model": {"name": "mlp", "hidden_sizes": [4]}, "notes": None, "on": True},
         "spec": {"shape": (3,), "class_names": ("a", "b")},
+        "run_id": "abcd1234",
+        "data": {"train": "0123"},
     }
     return whole | changes
 
@@ -53,17 +55,17 @@ def saved(tmp_path_factory):
 
 def test_round_trip(saved):
     path, _, whole = saved
-    assert same(checkpoint.load(path), {"format": 1, **whole})
+    assert same(checkpoint.load(path), {"format": 2, **whole})
     assert [p.name for p in path.parent.iterdir()] == ["best.pt"]
 
 
 def test_plain_torch_reads_it_without_executing_anything(saved):
     path, _, whole = saved
     assert torch.serialization.get_unsafe_globals_in_checkpoint(path) == []
-    assert same(torch.load(path, weights_only=True), {"format": 1, **whole})
+    assert same(torch.load(path, weights_only=True), {"format": 2, **whole})
 
 
-@pytest.mark.parametrize("changes", [{"extra": 1}, {"format": 1}])
+@pytest.mark.parametrize("changes", [{"extra": 1}, {"format": 2}])
 def test_only_what_belongs_is_saved(tmp_path, changes):
     with pytest.raises(AssertionError):
         checkpoint.save(tmp_path / "best.pt", state(**changes))
@@ -91,7 +93,7 @@ class Malicious:
 @pytest.mark.parametrize("write", [torch.save, lambda whole, path: path.write_bytes(pickle.dumps(whole))])
 def test_code_in_a_checkpoint_is_not_run(tmp_path, write):
     path, trap = tmp_path / "best.pt", tmp_path / "trap"
-    write({"format": 1, **state(model=Malicious(trap))}, path)
+    write({"format": 2, **state(model=Malicious(trap))}, path)
     refused(path)
     assert not trap.exists()
     with path.open("rb") as file:  # the trap would have worked
@@ -123,8 +125,8 @@ def test_a_flipped_bit_in_a_weight(saved, tmp_path):
         ([1, 2], "isn't a checkpoint of dlrun"),
         ({"model": {}}, "isn't a checkpoint of dlrun"),
         (nn.Linear(2, 2).state_dict(), "isn't a checkpoint of dlrun"),
-        (nn.Linear(2, 2), "can't be read"),
-        ({"format": 2, **state()}, "has format 2, this dlrun reads up to 1; upgrade dlrun"),
+        (nn.Linear(2, 2), "needs code to load"),
+        ({"format": 3, **state()}, "has format 3, this dlrun reads up to 2; upgrade dlrun"),
     ],
 )
 def test_something_else_saved_by_torch(tmp_path, content, said):
@@ -134,9 +136,9 @@ def test_something_else_saved_by_torch(tmp_path, content, said):
 
 def test_no_file_a_folder_and_a_text(tmp_path):
     assert refused(tmp_path / "best.pt") == f"no checkpoint {tmp_path / 'best.pt'}"
-    assert "can't be read" in refused(tmp_path)
+    assert "is damaged" in refused(tmp_path)
     (tmp_path / "best.pt").write_text("epoch,loss\n1,0.5\n")
-    assert "can't be read" in refused(tmp_path / "best.pt")
+    assert "is damaged" in refused(tmp_path / "best.pt")
 
 
 def draws():

@@ -32,7 +32,7 @@ def test_a_run_leaves_everything_in_its_folder(dlrun: CommandLine) -> None:
     (folder,) = dlrun.runs()
     assert re.fullmatch(r"outputs/\d{4}-\d\d-\d\d/\d\d-\d\d-\d\d-[0-9a-z]{8}", str(folder.relative_to(dlrun.folder)))
     assert {path.name for path in folder.iterdir()} == {
-        *(".hydra", "checkpoints", "config.yaml", "dlrun.log", "metrics.csv", "summary.json")
+        *(".hydra", ".lock", "checkpoints", "config.yaml", "dlrun.log", "metrics.csv", "summary.json")
     }
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["run_id"] == folder.name[-8:]

@@ -22,7 +22,7 @@ def test_the_default_config_has_its_types(compose_config):
     assert config.dataset == Named(name="digits", options={"image_size": None, "test_fraction": 0.2})
     assert (config.data.root, config.data.batch_size, config.data.val_fraction) == ("data", 64, 0.1)
     assert config.scheduler == Named(name="cosine", options={"min_lr": 0.0})
-    assert (config.warmup.warmup_steps, config.warmup.warmup_epochs) == (0, 0.5)
+    assert (config.schedule.warmup_steps, config.schedule.warmup_epochs) == (0, 0.5)
     assert (config.trainer.max_epochs, config.trainer.monitor) == (20, "val/acc")
     assert config.augment.mixup == 0
     assert config.tracking.wandb == WandbConfig(project="dlrun", mode="auto", init_timeout=30.0)
@@ -103,7 +103,10 @@ LIMIT = f"{WHOLE} or a number > 0 and <= 1 or null"
             "tracking.wandb.team: unknown option (choose from entity, init_timeout, log_model, mode",
         ),
         ("+tracking.tensorboard={on: 1}", "tracking.tensorboard.on: unknown option"),
-        ("+sed=1", "sed: unknown option; did you mean 'seed'? (choose from device, notes, plugins, seed, tags)"),
+        (
+            "+sed=1",
+            "sed: unknown option; did you mean 'seed'? (choose from device, init_from, notes, plugins, seed, tags)",
+        ),
         # keys that are missing
         ("~data.batch_size", f"data.batch_size: is missing; expected {WHOLE}"),
         ("~augment.transforms", "augment.transforms: is missing; expected a list, each any value"),

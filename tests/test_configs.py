@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import yaml
 
-from dlrun.config import DataConfig, TrainerConfig, WarmupConfig, parse
+from dlrun.config import DataConfig, SchedulerConfig, TrainerConfig, parse
 from dlrun.registry import REGISTRIES, check_options
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 FILES = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml") if path.parent.parent.name != "hydra")
 BUILT = [path for path in FILES if path.parent.name in REGISTRIES]
-SHARED = {"data": DataConfig, "scheduler": WarmupConfig}
+SHARED = {"data": DataConfig, "scheduler": SchedulerConfig}
 REQUIRED = {"data/text_csv": ["data.file=reviews.csv"]}
 
 

@@ -7,22 +7,30 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent / "dlrun"
 FLOORS = [
-    {"errors", "registry", "spec", "distributed", "atomic", "plugins"},
-    {"data", "models", "tasks", "optim", "ema", "schedules", "precision"},
-    {"runfolder", "checkpoint", "tracking", "profiler"},
+    {"errors", "registry", "spec", "distributed", "atomic", "locks", "signals", "slurm", "plugins"},
+    {"data", "models", "tasks", "optim", "ema", "schedules", "precision", "faults", "progress"},
+    {"runfolder", "checkpoint", "writer", "tracking", "profiler"},
     {"trainer"},
     {"config", "build"},
-    {"train", "commands"},
-    {"cli", "launch", "compose", "__main__"},
+    {"train", "extension", "testing", "messages", "commands"},
+    {"cli", "launch", "resume", "compose", "__main__"},
 ]
 # A floor has some order of its own; each of these is one step on the way, and there is no step back.
 WITHIN = {
     ("registry", "errors"),
     ("plugins", "errors"),
     ("distributed", "errors"),
-    ("checkpoint", "runfolder"),
+    ("locks", "errors"),
+    ("writer", "checkpoint"),
+    ("writer", "runfolder"),
     ("build", "config"),
+    ("train", "extension"),
+    ("train", "testing"),
+    ("train", "messages"),
+    ("resume", "compose"),
     ("launch", "compose"),
+    ("launch", "resume"),
+    ("cli", "resume"),
     ("cli", "compose"),
     ("cli", "launch"),
     ("__main__", "cli"),

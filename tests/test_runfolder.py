@@ -6,6 +6,7 @@ import platform
 import string
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import numpy
@@ -34,12 +35,20 @@ def test_naming_a_folder_makes_nothing(tmp_path):
 
 def test_claimed_once(tmp_path):
     folder = RunFolder(tmp_path)
-    folder.claim("abcd1234")
-    assert strictly(folder.summary) == {"format": 1, "run_id": "abcd1234", "status": "running"}
+    folder.claim("abcd1234", ["dlrun", "seed=1"])
+    begun = strictly(folder.summary)
+    assert datetime.fromisoformat(begun.pop("started")).utcoffset() is not None
+    assert begun == {
+        "format": 1,
+        "run_id": "abcd1234",
+        "status": "running",
+        "command": ["dlrun", "seed=1"],
+        "slurm_job": None,
+    }
     assert folder.checkpoints.is_dir()
     folder.best.write_bytes(b"precious")
     with pytest.raises(UserError) as caught:
-        RunFolder(tmp_path).claim("efgh5678")
+        RunFolder(tmp_path).claim("efgh5678", [])
     assert str(caught.value) == f"hydra.run.dir: {tmp_path} already holds a run; choose another folder"
     assert strictly(folder.summary)["run_id"] == "abcd1234"
     assert folder.best.read_bytes() == b"precious"
@@ -47,7 +56,7 @@ def test_claimed_once(tmp_path):
 
 def test_summary_is_json_whatever_is_in_it(tmp_path):
     folder = RunFolder(tmp_path)
-    folder.claim("abcd1234")
+    folder.claim("abcd1234", ["dlrun", "seed=1"])
     folder.update_summary(status="failed", error="Größe × 😀\n", seconds=1.5)
     best = {"val/loss": float("nan"), "list": [1, (float("inf"), -float("inf"), numpy.float64("nan"))], "none": None}
     told = folder.update_summary(status="completed", best=best)
@@ -59,19 +68,20 @@ def test_summary_is_json_whatever_is_in_it(tmp_path):
         "seconds": 1.5,
         "best": {"val/loss": None, "list": [1, [None, None, None]], "none": None},
     }
-    assert strictly(folder.summary) == expected
+    found = strictly(folder.summary)
+    assert {key: found[key] for key in expected} == expected
     assert "Größe × 😀".encode() in folder.summary.read_bytes()  # for people, not \u00f6
-    assert folder.read_summary() == expected
+    assert folder.read_summary() == found
     assert told["error"] == expected["error"]
 
 
 def test_summary_stays_whole_when_an_update_fails(tmp_path):
     folder = RunFolder(tmp_path)
-    folder.claim("abcd1234")
+    folder.claim("abcd1234", ["dlrun", "seed=1"])
     with pytest.raises(TypeError):
         folder.update_summary(status=object())
-    assert strictly(folder.summary) == {"format": 1, "run_id": "abcd1234", "status": "running"}
-    assert sorted(os.listdir(tmp_path)) == ["checkpoints", "summary.json"]
+    assert strictly(folder.summary)["status"] == "running"
+    assert sorted(os.listdir(tmp_path)) == [".lock", "checkpoints", "summary.json"]
 
 
 def test_summary_is_utf8_in_every_locale(tmp_path):
@@ -79,7 +89,7 @@ def test_summary_is_utf8_in_every_locale(tmp_path):
         import sys, pathlib
         from dlrun.runfolder import RunFolder
         folder = RunFolder(pathlib.Path(sys.argv[1]))
-        folder.claim("abcd1234")
+        folder.claim("abcd1234", ["dlrun", "seed=1"])
         folder.update_summary(error="Gr\\u00f6\\u00dfe")
         folder.update_summary(status="failed")
     """

@@ -55,6 +55,9 @@ class Batches:
                 inputs, targets = self.mix(inputs, targets, epoch, position)
             yield inputs, targets
 
+    def indices(self, epoch: int, batch: int) -> Tensor:
+        return self._keys(epoch, batch)[0][2]
+
     def _keys(self, epoch: int, start: int) -> list[Key]:
         if self.shuffle_seed is None:
             order = torch.arange(len(self.split))

@@ -5,10 +5,13 @@ A tracker is told numbers under their `split/name`; it never holds up or changes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+log = logging.getLogger("dlrun")
 
 
 @dataclass
@@ -76,31 +79,33 @@ class Quiet:
 
 
 class Trackers:
-    """Several trackers as one."""
+    """Several trackers as one. What one of them raises is said once, and costs the run that tracker, no more."""
 
     def __init__(self, *trackers: Tracker):
         self.trackers = list(trackers)
 
     def rewind(self, epoch: int, step: int, rollbacks: int) -> None:
-        for tracker in self.trackers:
-            tracker.rewind(epoch, step, rollbacks)
+        self._tell(lambda tracker: tracker.rewind(epoch, step, rollbacks))
 
     def step(self, metrics: dict[str, float], step: int) -> None:
-        for tracker in self.trackers:
-            tracker.step(metrics, step)
+        self._tell(lambda tracker: tracker.step(metrics, step))
 
     def epoch(self, row: dict[str, float | None]) -> None:
-        for tracker in self.trackers:
-            tracker.epoch(row)
+        self._tell(lambda tracker: tracker.epoch(row))
 
     def predictions(self, predictions: Predictions) -> None:
-        for tracker in self.trackers:
-            tracker.predictions(predictions)
+        self._tell(lambda tracker: tracker.predictions(predictions))
 
     def model(self, path: Path) -> None:
-        for tracker in self.trackers:
-            tracker.model(path)
+        self._tell(lambda tracker: tracker.model(path))
 
     def finish(self, summary: dict[str, Any]) -> None:
-        for tracker in self.trackers:
-            tracker.finish(summary)
+        self._tell(lambda tracker: tracker.finish(summary))
+
+    def _tell(self, say: Callable[[Tracker], None]) -> None:
+        for tracker in list(self.trackers):
+            try:
+                say(tracker)
+            except Exception:
+                log.exception("%s failed; the run goes on without it", type(tracker).__name__)
+                self.trackers.remove(tracker)

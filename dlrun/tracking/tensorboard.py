@@ -17,7 +17,13 @@ class TensorBoard(Quiet):
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise UserError("tracking=tensorboard needs TensorBoard: pip install 'dlrun[tensorboard]'") from error
-        self.writer = SummaryWriter(str(folder))
+        self.folder, self.open = str(folder), SummaryWriter
+        self.writer = SummaryWriter(self.folder)
+
+    def rewind(self, epoch: int, step: int, rollbacks: int) -> None:
+        """TensorBoard leaves out what earlier files say of steps from `purge_step` on."""
+        self.writer.close()
+        self.writer = self.open(self.folder, purge_step=step + 1)
 
     def step(self, metrics: dict[str, float], step: int) -> None:
         for name, value in metrics.items():

@@ -22,6 +22,20 @@ class Console(logging.StreamHandler):  # type: ignore[type-arg]
             super().handleError(record)
 
 
+class LogFile(logging.FileHandler):
+    """dlrun.log; that the disk is full is said once, and no reason to stop either."""
+
+    failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self.failed:
+            self.failed = True
+            print(f"dlrun: {self.baseFilename} couldn't be written: {error}", file=sys.stderr)
+
+
 class Terminal(Quiet):
     """One tqdm bar per epoch on a terminal, plain lines anywhere else."""
 

@@ -1,0 +1,91 @@
+"""Numbers that go wrong and memory that runs out: how they are noticed, and the way back to the step before."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class NonFinite(Exception):
+    """A loss or gradient that is NaN or infinite, met at optimizer step `step` (counted from 0)."""
+
+    def __init__(self, step: int, loss: float, norm: float | None):
+        self.step, self.loss, self.norm = step, loss, norm
+        said = f"the training loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
+        super().__init__(f"{said} at step {step + 1}")
+
+
+class Guard:
+    """Notices the first step whose loss or gradient isn't finite.
+
+    On a CPU that is at once. On an accelerator, where looking means waiting for it, the step is noted there and `look`
+    tells of it later, unless `at_once` is asked for.
+    """
+
+    def __init__(self, device: torch.device, at_once: bool):
+        self.at_once = at_once or device.type == "cpu"
+        # step, loss, norm of the first that went wrong; no step is -1
+        self.first = torch.tensor([-1.0, 0.0, 0.0], dtype=torch.float32, device=device)
+
+    def check(self, step: int, loss: Tensor, norm: Tensor | None) -> None:
+        """Raises NonFinite, now or when `look` is called. `norm` is None where an infinite gradient is no fault."""
+        if self.at_once:
+            values = loss.item(), None if norm is None else norm.item()
+            if not all(value is None or math.isfinite(value) for value in values):
+                raise NonFinite(step, *values)
+            return
+        seen = torch.stack((torch.full_like(loss, step), loss, loss if norm is None else norm.to(loss.dtype)))
+        bad = (self.first[0] < 0) & ~torch.isfinite(seen[1:].sum())
+        self.first = torch.where(bad, seen, self.first)
+
+    def look(self) -> None:
+        """Wait for the device; raises NonFinite if a step since the last look went wrong."""
+        if self.at_once:
+            return
+        step, loss, norm = self.first.tolist()
+        if step >= 0:
+            self.first[0] = -1
+            raise NonFinite(int(step), loss, norm)
+
+
+class Mark:
+    """What a forward pass changes beside the gradients: batch norm's statistics and the random numbers drawn."""
+
+    def __init__(self, model: nn.Module):
+        self.buffers = list(model.buffers())
+        self.kept = [b.clone() for b in self.buffers]
+        self.on_cuda = any(p.is_cuda for p in model.parameters())
+
+    def take(self) -> None:
+        """This is the step boundary that `back` goes back to."""
+        for kept, buffer in zip(self.kept, self.buffers, strict=True):
+            kept.copy_(buffer)
+        self.random = torch.get_rng_state()
+        self.random_cuda = torch.cuda.get_rng_state() if self.on_cuda else None
+
+    def back(self, random: bool) -> None:
+        """Put the buffers back, and with `random` the generators too."""
+        with torch.no_grad():
+            for kept, buffer in zip(self.kept, self.buffers, strict=True):
+                buffer.copy_(kept)
+        if random:
+            torch.set_rng_state(self.random)
+            if self.random_cuda is not None:
+                torch.cuda.set_rng_state(self.random_cuda)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that memory ran out, on whatever device."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+
+
+def free_memory(device: torch.device) -> None:
+    """Give cached blocks back to the device."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    if device.type == "mps":
+        torch.mps.empty_cache()

@@ -1,0 +1,42 @@
+"""A lock on a run folder that dies with its process, however that ends."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from pathlib import Path
+
+from dlrun.errors import UserError
+
+_held: dict[Path, int] = {}  # path → open file: closing it gives the lock back
+
+
+def hold(path: Path) -> None:
+    """Lock the file `path` until `release`, or the end of this process. Raises UserError if another one has it.
+
+    A POSIX record lock: it belongs to the process, so loader workers that outlive it for seconds don't inherit it, as
+    they would flock's; and it works over NFS.
+    """
+    if path in _held:
+        return
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        owner = os.read(file, 200).decode(errors="replace").strip()
+        os.close(file)
+        raise UserError(f"{path.parent} is being trained by {owner or 'another process'}; one at a time") from None
+    except OSError:  # a file system that has no locks: nothing to hold on to
+        os.close(file)
+        return
+    os.ftruncate(file, 0)
+    os.write(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+    _held[path] = file
+
+
+def release(path: Path) -> None:
+    """Give the lock back, if it is held."""
+    file = _held.pop(path, None)
+    if file is not None:
+        os.close(file)

@@ -1,0 +1,52 @@
+"""What a person reads before a training and after it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from dlrun.build import Run
+from dlrun.config import Config
+
+log = logging.getLogger("dlrun")
+
+
+def header(typed: Config, run: Run, choices: Mapping[str, Any]) -> None:
+    """What was chosen, and what that comes to."""
+    chosen = {group: _name(choice) for group, choice in choices.items() if choice is not None and "/" not in group}
+    first = [f"{group}={chosen.pop(group)}" for group in ("model", "data") if group in chosen]
+    rest = [f"{group}={choice}" for group, choice in sorted(chosen.items())]
+    log.info("%s", "  ".join([*first, *rest, f"seed={typed.seed}"]))
+    sizes = " / ".join(f"{len(getattr(run.splits, split)):,} {split}" for split in ("train", "val", "test"))
+    log.info("%s: %s; %s", typed.dataset.name, run.spec, sizes)
+    threads = f", {torch.get_num_threads()} threads" if run.device.type == "cpu" else ""
+    parameters = sum(p.numel() for p in run.parts["weights"].parameters())
+    steps = f"{run.limits.max_steps:,} steps"
+    log.info("%s: %s parameters on %s%s; %s", typed.model.name, f"{parameters:,}", run.device, threads, steps)
+
+
+def _name(choice: Any) -> str:
+    return choice if isinstance(choice, str) else "[" + ",".join(map(str, choice)) + "]"
+
+
+def farewell(path: str, summary: Mapping[str, Any], monitor: str, resumable: bool) -> None:
+    """How it ended, what came out, where it lies, and how it can go on."""
+    best, test, status = summary["best"], summary.get("test"), summary["status"]
+    if status == "stopped_early":
+        log.info("stopped early: %s", "time is up" if summary.get("out_of_time") else f"{monitor} hasn't improved")
+    if status == "preempted":
+        log.info("stopped by %s after step %s", summary["error"], summary.get("steps"))
+    if best:
+        log.info("best   %s %s in epoch %d", monitor, _value(monitor, best[monitor]), best["epoch"])
+    if test:
+        log.info("test   %s", "  ".join(f"{name} {_value(name, value)}" for name, value in test.items()))
+    log.info("folder %s   (%.1f s)", path, summary["seconds"])
+    if resumable and status in ("preempted", "failed"):
+        log.info("to go on: dlrun resume run=%s", path)
+
+
+def _value(name: str, value: float) -> str:
+    return f"{value:.2%}".replace("%", " %") if name.endswith("/acc") else f"{value:.4f}"

@@ -1,0 +1,51 @@
+"""How far a training may go, and how far it has come."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When to do what, counted in optimizer steps, micro-batches, epochs and seconds."""
+
+    max_steps: int
+    max_epochs: int
+    accumulate: int = 1  # micro-batches per optimizer step
+    clip_norm: float | None = None
+    eval_every: int = 1  # epochs
+    log_every: int = 50  # optimizer steps
+    monitor: str = "val/acc"
+    mode: Literal["min", "max"] = "max"
+    patience: int | None = None  # stop after that many evaluations without improvement; None never stops
+    min_delta: float = 0.0
+    max_seconds: float = math.inf
+    save_every: int | None = None  # optimizer steps; the end of an epoch is always saved
+    save_every_seconds: float = math.inf
+    on_nonfinite: Literal["stop", "skip", "rollback"] = "stop"
+    max_rollbacks: int = 3  # each halves the learning rate
+    on_oom: Literal["stop", "halve"] = "stop"
+
+
+@dataclass
+class Progress:
+    """Where a training stands; with the weights and the random state, all that a resume needs."""
+
+    epoch: int = 0  # epochs completed
+    step: int = 0  # optimizer steps taken
+    position: int = 0  # micro-batches of the current epoch that are done
+    sums: list[float] = field(default_factory=lambda: [0.0, 0.0])  # loss and right answers of the epoch so far
+    samples: int = 0  # that these are sums of
+    epoch_seconds: float = 0.0  # of training in this epoch so far
+    best: dict[str, float] = field(default_factory=dict)  # the row of the best epoch
+    reference: float | None = None  # what early stopping compares with: moves by more than min_delta only
+    waited: int = 0  # evaluations since the reference moved
+    seconds: float = 0.0  # of the whole run, over all its parts
+    train_seconds: float = 0.0  # the same without evaluation and checkpoints
+    samples_seen: int = 0
+    skipped: int = 0  # steps left out, since their numbers weren't finite
+    skipped_in_a_row: int = 0
+    rollbacks: int = 0  # returns to a checkpoint
+    parts: int = 1  # that a micro-batch is taken in, since memory ran out

@@ -1,0 +1,130 @@
+"""`dlrun resume`: from a run folder to the run that goes on in it."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import logging.config
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dlrun.compose import parse_overrides
+from dlrun.config import conf_folder
+from dlrun.errors import UserError, choices
+from dlrun.runfolder import RunFolder
+
+log = logging.getLogger("dlrun")
+
+# What leaves the training what it is, up to the step that is reached, and its result comparable.
+MAY_CHANGE = {
+    *(f"trainer.{name}" for name in ("max_epochs", "max_steps", "max_time", "patience", "num_threads", "profile")),
+    *(f"trainer.{name}" for name in ("checkpoint_every", "checkpoint_every_n_steps", "log_every_n_steps")),
+    *(f"trainer.{name}" for name in ("on_nonfinite", "max_rollbacks", "on_oom", "enable_progress_bar")),
+    *("scheduler.total_steps", "data.root", "data.file", "data.num_workers", "device", "tags", "notes", "plugins"),
+}
+NOT_BIT_FOR_BIT = {"trainer.num_threads", "device"}
+TOPS = ("outputs", "multirun")  # where `last` looks
+
+
+def run(words: Sequence[str]) -> int:
+    """`dlrun resume run=DIR|last [KEY=VALUE …]`; returns the exit code. Raises UserError, RunFailed."""
+    given = [word.partition("=")[2] for word in words if word.startswith("run=")]
+    if len(given) != 1 or not given[0]:
+        raise UserError("resume: say which run: dlrun resume run=DIR (or run=last)")
+    resume(find(given[0]), [word for word in words if not word.startswith("run=")])
+    return 0
+
+
+def find(name: str) -> Path:
+    """The run folder that `name` is, or that `last` stands for: the one that was begun last."""
+    if name != "last":
+        path = Path(name)
+        if not path.is_dir():
+            siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
+            raise UserError(f"run: no folder '{name}'{choices(path.name, siblings).partition(' (choose')[0]}")
+        return path
+    found = [path.parent for top in TOPS for path in Path(top).glob("**/summary.json")]
+    if not found:
+        raise UserError(f"run=last: there is no run in {' or '.join(TOPS)}")
+    return max(found, key=_begun)
+
+
+def _begun(path: Path) -> float:
+    try:
+        return datetime.fromisoformat(RunFolder(path).read_summary()["started"]).timestamp()
+    except (UserError, KeyError, TypeError, ValueError):
+        return 0.0
+
+
+def resume(path: Path, overrides: Sequence[str]) -> None:
+    """Go on with the run in `path`. Raises UserError if that can't be, RunFailed as `train`."""
+    folder = RunFolder(path)
+    summary, before = folder.read_summary(), folder.read_config()
+    config = changed(before, overrides)
+    _check_plugins(before, overrides)
+    folder.reopen()
+    try:
+        configure_logging(folder)
+        if summary["status"] in ("finished", "stopped_early") and config == before:
+            log.info("nothing left to do: %s is %s", path, summary["status"].replace("_", " "))
+            log.info("to go on with it: trainer.max_epochs=… (or max_steps, max_time, patience)")
+            return
+        for key in NOT_BIT_FOR_BIT & {word.partition("=")[0] for word in overrides}:
+            log.warning("with another %s the run goes on, but not bit for bit as it would have", key)
+        from dlrun.train import Job, Resumption, train
+
+        logging.captureWarnings(True)
+        names = {
+            group: options["name"]
+            for group, options in config.items()
+            if isinstance(options, dict) and "name" in options
+        }
+        command = ["dlrun", "resume", f"run={path}", *overrides]
+        train(config, Job(path, summary["run_id"], names, resumes=Resumption(before, command)))
+    finally:
+        folder.release()
+
+
+def changed(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """`config` with `overrides` in it. Raises UserError for what can't change in the middle of a run."""
+    new = copy.deepcopy(dict(config))
+    for override in parse_overrides(overrides):
+        key, word = override.key_or_group, override.input_line
+        if override.is_delete() or override.is_add() or override.is_sweep_override() or override.package is not None:
+            raise UserError(f"resume: '{word}' isn't KEY=VALUE")
+        if key not in MAY_CHANGE and not key.startswith("tracking."):
+            near = (
+                choices(key, MAY_CHANGE).partition(" (choose")[0] or "; init_from=DIR begins a new run with its weights"
+            )
+            can = ", ".join(sorted(MAY_CHANGE))
+            raise UserError(f"{key}: can't change in the middle of a run{near} (what can: {can}, tracking.*)")
+        *groups, name = key.split(".")
+        place: Any = new
+        for group in groups:
+            place = place.get(group)
+            if not isinstance(place, dict):
+                raise UserError(f"{key}: this run has no {group}")
+        place[name] = override.value()
+    return new
+
+
+def _check_plugins(config: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """A folder may come from a stranger, and plugins are code: they need the word of who runs them."""
+    plugins = config.get("plugins")
+    if plugins and not any(word.startswith("plugins=") for word in overrides):
+        names = ",".join(map(str, plugins))
+        raise UserError(
+            f"plugins: this run imports Python modules of yours or of whoever made the folder; if you trust them, "
+            f"say so: plugins=[{names}]"
+        )
+
+
+def configure_logging(folder: RunFolder) -> None:
+    """The terminal and dlrun.log, as in a run that Hydra starts; never as the folder would have it."""
+    config = yaml.safe_load((conf_folder() / "hydra/job_logging/dlrun.yaml").read_text())
+    config["handlers"]["file"]["filename"] = str(folder.log)
+    logging.config.dictConfig(config)

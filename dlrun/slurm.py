@@ -1,0 +1,35 @@
+"""SLURM: which job this is, whether it was requeued, and how it asks for that."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+
+log = logging.getLogger("dlrun")
+
+
+def job() -> str | None:
+    """This job's id as SLURM gives it, the same after a requeue; with the task's number, where there are several."""
+    name = os.environ.get("SLURM_JOB_ID")
+    task = os.environ.get("SLURM_PROCID", "0")
+    return name if name is None or task == "0" else f"{name}.{task}"
+
+
+def restarted() -> bool:
+    """Whether this job ran before: its batch script now runs a second time, from the top."""
+    count = os.environ.get("SLURM_RESTART_COUNT", "0")
+    return job() is not None and count.isdecimal() and int(count) > 0
+
+
+def requeue() -> bool:
+    """Ask SLURM to run this job again; False, with a word in the log, if it doesn't."""
+    name = os.environ["SLURM_JOB_ID"]
+    try:
+        subprocess.run(["scontrol", "requeue", name], check=True, capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = getattr(error, "stderr", None) or error
+        log.error("SLURM didn't requeue job %s: %s", name, " ".join(str(reason).split()))
+        return False
+    log.info("SLURM job %s is queued again, and will go on from here", name)
+    return True
