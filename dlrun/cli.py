@@ -22,6 +22,7 @@ Choosing and overriding (dlrun --cfg job shows every key):
   dlrun model=lstm data=pydocs                       a choice from each config group
   dlrun optimizer=sgd optimizer.lr=0.05 seed=1       an option of what was chosen
   dlrun experiment=digits_cnn                        a tuned recipe
+  dlrun init_from=DIR                                begin with the weights of another run
   dlrun -m model=mlp,cnn seed=0,1,2                  one job for each combination
 
 Flags:
