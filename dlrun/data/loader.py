@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from dlrun.data.augment import Augment
 from dlrun.data.order import shuffled
 from dlrun.data.prepare import Mix
 from dlrun.data.source import Split
-from dlrun.errors import UserError
+from dlrun.data.workers import Workers
 
 Key = tuple[int, int, Tensor]  # epoch, position of the batch's first sample, indices into the split
 
@@ -56,49 +56,42 @@ class Batches:
             yield inputs, targets
 
     def indices(self, epoch: int, batch: int) -> Tensor:
-        return self._keys(epoch, batch)[0][2]
+        """Which samples of the split batch number `batch` of `epoch` is made of: (B,) int64; reads none of them."""
+        if not 0 <= batch < len(self):
+            raise IndexError(f"batch {batch} of {len(self)}")
+        return self._cut(self._order(epoch), batch)
+
+    def _order(self, epoch: int) -> Tensor:
+        if self.shuffle_seed is None:
+            return torch.arange(len(self.split))
+        return shuffled(len(self.split), self.shuffle_seed, epoch)
+
+    def _cut(self, order: Tensor, batch: int) -> Tensor:
+        return order[batch * self.batch_size : (batch + 1) * self.batch_size]
 
     def _keys(self, epoch: int, start: int) -> list[Key]:
-        if self.shuffle_seed is None:
-            order = torch.arange(len(self.split))
-        else:
-            order = shuffled(len(self.split), self.shuffle_seed, epoch)
-        size = self.batch_size
-        return [(epoch, b * size, order[b * size : (b + 1) * size]) for b in range(start, len(self))]
+        order = self._order(epoch)
+        return [(epoch, b * self.batch_size, self._cut(order, b)) for b in range(start, len(self))]
 
     def _fetched(self, keys: list[Key]) -> Iterator[tuple[Key, tuple[Tensor, Tensor]]]:
         fetch = _Fetch(self.split, self.augment)
-        if self.num_workers == 0:
-            return ((key, _or_raise(fetch[key])) for key in keys)
-        loader: DataLoader[Any] = DataLoader(
-            fetch,
-            batch_size=None,  # a key is a whole batch already
-            sampler=keys,
-            num_workers=min(self.num_workers, len(keys)),
-            pin_memory=self.device.type == "cuda",
-            generator=torch.Generator(),  # or it draws a number from the global one, and dropout sees others
-        )
-        return zip(keys, map(_or_raise, loader), strict=True)
+        number = min(self.num_workers, len(keys))
+        if number == 0:
+            yield from ((key, fetch[key]) for key in keys)
+            return
+        with closing(Workers(fetch, keys, number, pin_memory=self.device.type == "cuda")) as workers:
+            yield from zip(keys, workers, strict=True)
 
 
-def _or_raise(fetched: Any) -> tuple[Tensor, Tensor]:
-    if isinstance(fetched, UserError):
-        raise fetched
-    return fetched  # type: ignore[no-any-return]
-
-
-class _Fetch(Dataset[Any]):
+class _Fetch(Dataset[tuple[Tensor, Tensor]]):
     """Reads and augments one batch; knows nothing but its key, so any worker may do it."""
 
     def __init__(self, split: Split, augment: Augment | None):
         self.split, self.augment = split, augment
 
-    def __getitem__(self, key: Key) -> tuple[Tensor, Tensor] | UserError:
+    def __getitem__(self, key: Key) -> tuple[Tensor, Tensor]:
         epoch, position, indices = key
-        try:
-            inputs = self.split.fetch(indices)
-        except UserError as error:
-            return error  # raised in a worker it would arrive wrapped in a traceback
+        inputs = self.split.fetch(indices)
         if self.augment is not None:
             inputs = torch.from_numpy(self.augment(inputs.numpy(), epoch, position))
         return inputs, self.split.targets[indices]

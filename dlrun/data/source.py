@@ -152,14 +152,3 @@ def check_classes(class_names: Sequence[str], where: str) -> None:
     """A classifier needs two classes to tell apart."""
     if len(class_names) < 2:
         raise UserError(f"{where}: needs at least two classes, found {list(class_names)}")
-
-
-def fingerprint(split: Split) -> str:
-    """A digest of the split's content."""
-    import hashlib
-
-    h = hashlib.blake2b(digest_size=8)
-    if isinstance(split, ArraySplit):
-        h.update(split.inputs.numpy().tobytes())
-    h.update(split.targets.numpy().tobytes())
-    return h.hexdigest()

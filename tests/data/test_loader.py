@@ -10,7 +10,6 @@ from dlrun.data.augment import Augment
 from dlrun.data.loader import Batches
 from dlrun.data.prepare import Mix
 from dlrun.data.source import ArraySplit, PixelSplit
-from dlrun.errors import UserError
 
 CPU = torch.device("cpu")
 TRANSFORMS = [{"HorizontalFlip": {}}, {"Affine": {"rotate": [-30, 30], "p": 0.8}}, {"GaussNoise": {"p": 0.5}}]
@@ -140,31 +139,22 @@ def test_limit_is_the_beginning_of_the_epoch(limit):
     assert limited.samples(0, len(limited)) == sum(map(len, whole[:limit]))
 
 
-class Broken(ArraySplit):
-    """Can't read its sample 7."""
-
-    error: Exception = UserError("data: can't read the image 7.jpg (truncated)")
-
-    def fetch(self, indices):
-        if 7 in indices.tolist():
-            raise self.error
-        return super().fetch(indices)
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_users_error_arrives_as_it_is(workers):
-    split = Broken(torch.arange(12), torch.arange(12))
-    drawn = []
-    with pytest.raises(UserError) as caught:
-        drawn.extend(Batches(split, 3, lambda batch: batch, CPU, num_workers=workers).epoch(0))
-    assert type(caught.value) is UserError
-    assert str(caught.value) == "data: can't read the image 7.jpg (truncated)"
-    assert [inputs.tolist() for inputs, _ in drawn] == [[0, 1, 2], [3, 4, 5]]
+def test_the_indices_of_a_batch_are_what_is_read():
+    for size, batch_size, seed, limit in ((23, 5, 0, None), (21, 5, 3, None), (23, 5, None, None), (23, 5, 0, 2)):
+        made = batches(size, batch_size, shuffle_seed=seed, limit=limit)
+        for epoch in (0, 4):
+            told = [made.indices(epoch, batch) for batch in range(len(made))]
+            assert [indices.tolist() for indices in told] == numbers(made.epoch(epoch))
+            assert {indices.dtype for indices in told} == {torch.int64}
+        for outside in (-1, len(made)):
+            with pytest.raises(IndexError, match=f"batch {outside} of {len(made)}"):
+                made.indices(0, outside)
 
 
-def test_a_bug_in_a_worker_keeps_its_traceback():
-    class Buggy(Broken):
-        error = ZeroDivisionError("a bug")
+def test_the_indices_of_a_batch_are_known_without_reading():
+    class Unreadable(ArraySplit):
+        def fetch(self, indices):
+            raise AssertionError("nobody asked for data")
 
-    with pytest.raises(ZeroDivisionError, match=r"(?s)Traceback .*in fetch.*a bug"):
-        list(Batches(Buggy(torch.arange(12), torch.arange(12)), 3, lambda batch: batch, CPU, num_workers=1).epoch(0))
+    train = Batches(Unreadable(torch.arange(10), torch.arange(10)), 4, lambda batch: batch, CPU, shuffle_seed=0)
+    assert sorted(flat([train.indices(0, batch).tolist() for batch in range(3)])) == list(range(10))
