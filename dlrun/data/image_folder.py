@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dlrun.data.source import DataOptions, Source, Split, Splits, check_classes
+from dlrun.data.source import DataOptions, Source, Split, Splits, check_classes, digest
 from dlrun.errors import UserError
 from dlrun.registry import Share, Size, datasets
 from dlrun.spec import DataSpec
@@ -25,7 +26,8 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 class FileSplit:
     """Pictures on disk, decoded and resized to (height, width) when fetched."""
 
-    paths: list[Path]
+    folder: Path
+    paths: list[Path]  # below the folder
     targets: Tensor
     size: tuple[int, int]
 
@@ -37,7 +39,16 @@ class FileSplit:
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> FileSplit:
         chosen = np.asarray(indices, dtype=np.int64)
-        return FileSplit([self.paths[i] for i in chosen], self.targets[torch.from_numpy(chosen)], self.size)
+        return replace(self, paths=[self.paths[i] for i in chosen], targets=self.targets[torch.from_numpy(chosen)])
+
+    def fingerprint(self) -> str:
+        """From names, sizes and classes: no picture is read, and a copy of the folder elsewhere is the same data."""
+        try:
+            sizes = [path.stat().st_size for path in self.paths]
+        except OSError as error:
+            raise UserError(f"data: can't read the image {error.filename} ({error.strerror})") from error
+        names = [os.fsencode(path.relative_to(self.folder).as_posix()) for path in self.paths]
+        return digest(b"\0".join(names), torch.tensor(sizes), self.targets)
 
     def show(self, index: int) -> np.ndarray:
         path = self.paths[index]
@@ -108,7 +119,7 @@ def _scan(folder: Path, class_names: list[str], size: tuple[int, int]) -> FileSp
             Image.open(path).close()
         except (OSError, Image.DecompressionBombError) as error:
             raise UserError(f"data: can't read the image {path} ({error})") from error
-    split = FileSplit(paths, torch.tensor(targets), size)
+    split = FileSplit(folder, paths, torch.tensor(targets), size)
     for index, path in enumerate(paths):
         if not _has_its_end(path):
             split.show(index)  # decodes it, and says so if it is cut off

@@ -1,7 +1,8 @@
-"""What a dataset is: splits that fetch batches by index, and how one split is carved from another."""
+"""What a dataset is: splits that fetch batches by index, how one is carved from another, and how to know one again."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -52,6 +53,9 @@ class ArraySplit:
 
     def show(self, index: int) -> np.ndarray:
         return np.asarray(self.inputs[index].numpy())
+
+    def fingerprint(self) -> str:
+        return digest(self.inputs, self.targets)
 
 
 @dataclass
@@ -140,6 +144,29 @@ def limited(split: Split, limit: int | None, seed: int) -> Split:
         return split
     chosen = np.random.default_rng(seed).permutation(len(split))[:limit]
     return split.subset(np.sort(chosen))
+
+
+def fingerprint(split: Split) -> str:
+    """16 hex digits that change when the split's content does: a run that goes on must find the data it began with.
+
+    A split may have its own word on that, a method `fingerprint()`; of one that hasn't only length and targets count.
+    """
+    own = getattr(split, "fingerprint", None)
+    return digest(torch.tensor(len(split)), split.targets) if own is None else str(own())
+
+
+def digest(*parts: Tensor | bytes) -> str:
+    """What `parts` hold, and in what order, as 16 hex digits: the same on every machine, at 0.6 to 1 GB/s."""
+    total = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        if isinstance(part, bytes):
+            total.update(b"%d bytes:" % len(part) + part)
+            continue
+        total.update(f"{part.dtype} {tuple(part.shape)}:".encode())
+        for rows in torch.atleast_1d(part.detach()).split(4096):  # not all at once: what isn't contiguous is copied
+            row_bytes = rows.cpu().flatten().contiguous().view(torch.uint8)  # since NumPy knows no bfloat16
+            total.update(row_bytes.numpy())
+    return total.hexdigest()
 
 
 def pixel_statistics(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

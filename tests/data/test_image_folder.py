@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dlrun.data.source import DataOptions
+from dlrun.data.source import DataOptions, fingerprint
 from dlrun.errors import UserError
 from dlrun.registry import datasets
 
@@ -217,3 +218,55 @@ def test_no_train_folder_and_one_class_are_refused_without_loading(root):
     (root / "train" / "dog").rename(root / "dogs")
     with pytest.raises(UserError, match=rf"^data\.root: {root}/train: needs at least two classes, found \['cat'\]"):
         source(root)
+
+
+def prints(root: Path, **options) -> list[str]:
+    return [fingerprint(split) for split in vars(source(root, **options).load()).values()]
+
+
+def test_a_copied_folder_has_the_same_fingerprint(root, tmp_path_factory, monkeypatch):
+    save(root, "train/cat/Käse und Brot.png", Image.new("RGB", (8, 8)))
+    expected = prints(root)
+    assert len(set(expected)) == 3
+    there = tmp_path_factory.mktemp("another disk") / "pets"
+    shutil.copytree(root, there, copy_function=shutil.copyfile)  # with times of its own
+    assert prints(there) == expected
+    monkeypatch.chdir(there.parent)
+    assert prints(Path("pets")) == expected
+    splits = vars(source(root).load()).values()
+    monkeypatch.setattr(Image, "open", None)  # no picture is looked at
+    assert [fingerprint(split) for split in splits] == expected
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda cats: (cats / "3.png").rename(cats / "3x.png"),  # in the same place of the order
+        lambda cats: (cats / "3.png").rename(cats / "zzz.png"),
+        lambda cats: (cats / "3.png").write_bytes((cats / "4.png").read_bytes() + b"\0"),
+        lambda cats: (cats / "3.png").unlink(),
+        lambda cats: shutil.copy(cats / "3.png", cats / "new.png"),
+        lambda cats: (cats / "3.png").rename(cats.parent / "dog" / "3x.png"),
+        lambda cats: cats.rename(cats.with_name("kitten")),
+    ],
+    ids=["renamed", "moved to the end", "replaced", "removed", "added", "another class", "class renamed"],
+)
+def test_a_changed_folder_has_another_fingerprint(root, change):
+    for name in ("cat", "dog"):
+        save(root, f"val/{name}/x.png", Image.new("RGB", (8, 8)))
+        save(root, f"test/{name}/x.png", Image.new("RGB", (8, 8)))
+    before = prints(root)
+    change(root / "train/cat")
+    if not (root / "train/cat").exists():
+        for split in ("val", "test"):
+            (root / split / "cat").rename(root / split / "kitten")
+    assert prints(root)[0] != before[0]
+
+
+def test_a_fingerprint_of_files_that_are_gone(root):
+    split = source(root).load().train
+    split.paths[2].unlink()
+    with pytest.raises(
+        UserError, match=rf"^data: can't read the image {split.paths[2]} \(No such file or directory\)$"
+    ):
+        fingerprint(split)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +11,16 @@ import torch
 from PIL import Image
 from sklearn.model_selection import train_test_split
 
-from dlrun.data.source import ArraySplit, DataOptions, PixelSplit, TokenSplit, check_classes, limited, pixel_statistics
+from dlrun.data.source import (
+    ArraySplit,
+    DataOptions,
+    PixelSplit,
+    TokenSplit,
+    check_classes,
+    fingerprint,
+    limited,
+    pixel_statistics,
+)
 from dlrun.errors import UserError
 
 COMMON = DataOptions(Path("data"), val_fraction=0.1, split_seed=0)
@@ -119,3 +131,85 @@ def test_one_class_is_no_task(names):
     check_classes(["cat", "dog"], "data.root: train")
     with pytest.raises(UserError, match=r"^data\.root: train: needs at least two classes, found \[('cat')?\]$"):
         check_classes(names, "data.root: train")
+
+
+PIXELS = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (5000, 3, 4, 3), dtype=np.uint8))
+LABELS = torch.arange(5000) % 7
+
+
+def test_a_fingerprint_is_blake2b_of_the_arrays_bytes():
+    expected = hashlib.blake2b(digest_size=8)
+    for array in (PIXELS.numpy(), LABELS.numpy()):
+        expected.update(f"torch.{array.dtype} {array.shape}:".encode() + array.tobytes())
+    assert fingerprint(PixelSplit(PIXELS, LABELS)) == expected.hexdigest()
+
+
+def changed(tensor: torch.Tensor, *place: int) -> torch.Tensor:
+    other = tensor.clone()
+    other[place] += 1
+    return other
+
+
+def test_any_change_has_another_fingerprint():
+    swapped = torch.arange(5000)
+    swapped[[4097, 4098]] = swapped[[4098, 4097]]
+    features, tokens = torch.randn(8, 6), torch.arange(48).view(8, 6)
+    splits = [
+        PixelSplit(PIXELS, LABELS),
+        PixelSplit(changed(PIXELS, 0, 0, 0, 0), LABELS),
+        PixelSplit(changed(PIXELS, 4999, 2, 3, 2), LABELS),
+        PixelSplit(PIXELS, changed(LABELS, 4999)),
+        PixelSplit(PIXELS, LABELS.int()),
+        PixelSplit(PIXELS.view(torch.int8), LABELS),
+        PixelSplit(PIXELS.view(5000, 4, 3, 3), LABELS),
+        PixelSplit(PIXELS[swapped], LABELS),
+        PixelSplit(PIXELS[:4999], LABELS[:4999]),
+        PixelSplit(PIXELS[:0], LABELS[:0]),
+        TokenSplit(tokens, LABELS[:8]),
+        TokenSplit(changed(tokens, 7, 5), LABELS[:8]),
+        ArraySplit(features, LABELS[:8]),
+        ArraySplit(features.nextafter(torch.ones(())), LABELS[:8]),
+        ArraySplit(features.bfloat16(), LABELS[:8]),
+    ]
+    assert len({fingerprint(split) for split in splits}) == len(splits)
+
+
+def test_a_fingerprint_is_of_the_content_alone():
+    expected = fingerprint(PixelSplit(PIXELS, LABELS))
+    views = [
+        PixelSplit(PIXELS.clone(), LABELS.clone()),
+        PixelSplit(PIXELS, LABELS, size=(6, 8)),
+        PixelSplit(torch.cat([PIXELS, PIXELS])[5000:], LABELS),
+        PixelSplit(PIXELS.permute(3, 1, 0, 2).contiguous().permute(2, 1, 3, 0), LABELS),
+        PixelSplit(PIXELS.repeat_interleave(2, dim=0)[::2], LABELS.repeat_interleave(3)[::3]),
+        PixelSplit(torch.cat([PIXELS, PIXELS]), torch.cat([LABELS, LABELS])).subset(np.arange(5000)),
+    ]
+    assert [v.inputs.is_contiguous() for v in views].count(False) == 2
+    assert {fingerprint(view) for view in views} == {expected}
+    script = """
+import numpy as np, torch
+from dlrun.data.source import PixelSplit, fingerprint
+torch.set_num_threads(2)
+pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (5000, 3, 4, 3), dtype=np.uint8))
+print(fingerprint(PixelSplit(pixels, torch.arange(5000) % 7)))
+"""
+    other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert other.stdout.strip() == expected
+
+
+def test_a_plugins_split_has_its_own_word_or_its_targets():
+    class Foreign:
+        def __init__(self, targets):
+            self.targets = targets
+
+        def __len__(self):
+            return len(self.targets)
+
+    class Known(Foreign):
+        def fingerprint(self):
+            return "version 3"
+
+    prints = [fingerprint(Foreign(LABELS[:n])) for n in (10, 11)] + [fingerprint(Foreign(LABELS[1:11]))]
+    assert len(set(prints)) == 3
+    assert fingerprint(Foreign(LABELS[:10].clone())) == prints[0]
+    assert fingerprint(Known(LABELS)) == "version 3"
