@@ -29,13 +29,17 @@ class Guard:
         # step, loss, norm of the first that went wrong; no step is -1
         self.first = torch.tensor([-1.0, 0.0, 0.0], dtype=torch.float32, device=device)
 
-    def check(self, step: int, loss: Tensor, norm: Tensor | None) -> None:
-        """Raises NonFinite, now or when `look` is called. `norm` is None where an infinite gradient is no fault."""
+    def check(self, step: int, sums: Tensor, norm: Tensor | None) -> None:
+        """Raises NonFinite, now or when `look` is called.
+
+        `sums` has the step's loss first; `norm` is None where an infinite gradient is no fault.
+        """
         if self.at_once:
-            values = loss.item(), None if norm is None else norm.item()
-            if not all(value is None or math.isfinite(value) for value in values):
-                raise NonFinite(step, *values)
+            loss, length = sums.tolist()[0], None if norm is None else norm.item()
+            if not math.isfinite(loss) or (length is not None and not math.isfinite(length)):
+                raise NonFinite(step, loss, length)
             return
+        loss = sums[0]
         seen = torch.stack((torch.full_like(loss, step), loss, loss if norm is None else norm.to(loss.dtype)))
         bad = (self.first[0] < 0) & ~torch.isfinite(seen[1:].sum())
         self.first = torch.where(bad, seen, self.first)

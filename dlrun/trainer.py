@@ -149,20 +149,20 @@ class Trainer:
     def _train_steps(self, bar: Any, epoch_began: float) -> BaseException | None:
         """Optimizer steps until the epoch is trained or somebody says stop; returns an error if memory ran out."""
         progress, limits, batches = self.progress, self.limits, self.train_batches
-        position, window = progress.position, torch.zeros_like(self.sums)
+        position, window = progress.position, self.sums  # of the step: loss and right answers
         for inputs, targets in batches.epoch(progress.epoch, start=position):
             if position % limits.accumulate == 0:
                 shared = batches.samples(position, min(position + limits.accumulate, len(batches)))
                 if self.mark is not None:
                     self.mark.take()
-                window.zero_()
             self.at_boundary = False
             try:
-                self._add_gradient(inputs, targets, shared, window)
+                counts = self._add_gradient(inputs, targets, shared)
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
                 return error.with_traceback(None)  # which holds on to the memory
+            window = counts if position % limits.accumulate == 0 else window.add_(counts)
             position += 1
             bar.update(len(inputs))
             if position % limits.accumulate and position < len(batches):
@@ -171,26 +171,32 @@ class Trainer:
             progress.step, progress.position, self.at_boundary = progress.step + 1, position, True
             if progress.step % limits.log_every == 0:
                 self._log()
-            progress.epoch_seconds = time.monotonic() - epoch_began
-            if self._save_is_due() and not self.store.busy:
+            now = time.monotonic()
+            progress.epoch_seconds = now - epoch_began
+            if self._save_is_due(now) and not self.store.busy:
                 self._save()
-            if progress.step >= limits.max_steps or self.stop_requested or self.out_of_time():
+            if progress.step >= limits.max_steps or self.stop_requested or now - self.began >= limits.max_seconds:
                 break
         return None
 
-    def _add_gradient(self, inputs: Tensor, targets: Tensor, shared: int, window: Tensor) -> None:
-        """Forward and backward pass of one micro-batch, in as many parts as memory has asked for.
+    def _add_gradient(self, inputs: Tensor, targets: Tensor, shared: int) -> Tensor:
+        """Forward and backward pass of one micro-batch; returns its sums of loss and right answers: (2,).
 
         The loss is the sum over the samples divided by `shared`, the number of them in the optimizer step, so that
-        gradients add up however the batch is cut. `window` takes the sums of loss and right answers.
+        gradients add up however the batch is cut.
         """
-        parts = max(min(self.progress.parts, len(inputs) // 2), 1)  # batch norm can't train on one sample
-        for some, wanted in zip(inputs.tensor_split(parts), targets.tensor_split(parts), strict=True):
-            with self.precision.autocast():
-                logits = self.model(some)
-                loss = self.task.loss(logits, wanted)
-            self.precision.scale(loss / shared).backward()
-            window.add_(torch.stack((loss.detach().float(), self.task.correct(logits.detach(), wanted))))
+        parts = min(self.progress.parts, len(inputs) // 2)  # batch norm can't train on one sample
+        if parts > 1:  # since memory has asked for it
+            pairs = zip(inputs.tensor_split(parts), targets.tensor_split(parts), strict=True)
+            return torch.stack([self._backward(*pair, shared) for pair in pairs]).sum(dim=0)
+        return self._backward(inputs, targets, shared)
+
+    def _backward(self, inputs: Tensor, targets: Tensor, shared: int) -> Tensor:
+        with self.precision.autocast():
+            logits = self.model(inputs)
+            loss = self.task.loss(logits, targets)
+        self.precision.scale(loss / shared).backward()
+        return torch.stack((loss.detach().float(), self.task.correct(logits.detach(), targets)))
 
     def _update(self, window: Tensor, samples: int) -> None:
         """One optimizer step with the gradients of a window; a step that isn't finite is left out, or ends it all."""
@@ -205,7 +211,7 @@ class Trainer:
             nn.utils.clip_grads_with_norm_(self.parameters, limits.clip_norm, self.norm)
         try:
             # Under gradient scaling an infinite gradient is part of the game.
-            self.guard.check(progress.step, window[0], None if self.precision.scales else self.norm)
+            self.guard.check(progress.step, window, None if self.precision.scales else self.norm)
         except NonFinite as error:
             if limits.on_nonfinite != "skip":
                 raise
@@ -260,11 +266,13 @@ class Trainer:
         if improved or not self.store.busy:
             self._save(improved)
 
-    def _save_is_due(self) -> bool:
-        limits, step = self.limits, self.progress.step
-        saved = 0 if self.saved is None else self.saved[1]
-        by_steps = limits.save_every is not None and step // limits.save_every > saved // limits.save_every
-        return by_steps or time.monotonic() - self.saved_at >= limits.save_every_seconds
+    def _save_is_due(self, now: float) -> bool:
+        every = self.limits.save_every
+        if every is not None:
+            saved = 0 if self.saved is None else self.saved[1]
+            if self.progress.step // every > saved // every:
+                return True
+        return now - self.saved_at >= self.limits.save_every_seconds
 
     def _save(self, best: bool = False) -> None:
         progress = self.progress
