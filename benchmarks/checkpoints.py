@@ -13,6 +13,7 @@ import statistics
 import tempfile
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch import nn
 
 from dlrun.data.loader import Batches
 from dlrun.data.source import ArraySplit
+from dlrun.evaluator import Evaluator
 from dlrun.progress import Limits
 from dlrun.registry import precisions, schedules, tasks
 from dlrun.runfolder import RunFolder
@@ -52,17 +54,20 @@ def trainer(store: Store) -> Trainer:
     """An MLP of 8.3 million parameters with AdamW: 99 MB of state."""
     torch.manual_seed(0)
     widths = [784, 2048, 2048, 1200]
-    layers = [part for pair in zip(widths, widths[1:], strict=False) for part in (nn.Linear(*pair), nn.ReLU())]
+    layers = [part for pair in pairwise(widths) for part in (nn.Linear(*pair), nn.ReLU())]
     model = nn.Sequential(*layers, nn.Linear(widths[-1], 10))
     train = ArraySplit(torch.randn(BATCH * STEPS, 784), torch.randint(10, (BATCH * STEPS,)))
     val = train.subset(range(10))
+    task = tasks.build("classification", {}, SPEC, torch.bincount(train.targets))
+    fp32 = precisions.build("fp32", {}, CPU)
     return Trainer(
         model=model,
         weights=model,
-        task=tasks.build("classification", {}, SPEC, torch.bincount(train.targets)),
+        task=task,
+        evaluator=Evaluator(model, task, fp32),
         optimizer=torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True),
         schedule=schedules.build("none", {}, Clock(STEPS, STEPS), 1e-4, "max"),
-        precision=precisions.build("fp32", {}, CPU),
+        precision=fp32,
         train_batches=Batches(train, BATCH, lambda batch: batch, CPU, shuffle_seed=0),
         val_batches=Batches(val, 10, lambda batch: batch, CPU),
         limits=Limits(max_steps=0, max_epochs=1, save_every=EVERY),

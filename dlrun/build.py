@@ -20,6 +20,7 @@ from dlrun.data.prepare import Mix, preparation
 from dlrun.data.source import DataOptions, Source, Splits, limited
 from dlrun.ema import EMA
 from dlrun.errors import UserError, choices
+from dlrun.evaluator import Evaluator
 from dlrun.optim import L1
 from dlrun.progress import Limits
 from dlrun.registry import datasets, models, optimizers, precisions, schedules, tasks
@@ -78,12 +79,14 @@ def build(config: Config) -> Run:
 
     clock = build_clock(config, len(train))
     optimizer = optimizers.build(config.optimizer.name, config.optimizer.options, model)
+    compiled = _compiled(model, options.compile)
+    ema = None if options.ema_decay is None else EMA(model, options.ema_decay)
     return Run(
         spec=spec,
         splits=splits,
         device=device,
         parts={
-            "model": _compiled(model, options.compile),
+            "model": compiled,
             "weights": model,
             "task": task,
             "optimizer": optimizer,
@@ -91,7 +94,8 @@ def build(config: Config) -> Run:
             "precision": precision,
             "train_batches": train,
             "val_batches": val,
-            "ema": None if options.ema_decay is None else EMA(model, options.ema_decay),
+            "evaluator": Evaluator(compiled, task, precision, ema, halves=options.on_oom == "halve"),
+            "ema": ema,
             "l1": L1(optimizer, config.l1, model) if config.l1 else None,
         },
         limits=Limits(

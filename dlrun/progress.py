@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -49,3 +50,22 @@ class Progress:
     skipped_in_a_row: int = 0
     rollbacks: int = 0  # returns to a checkpoint
     parts: int = 1  # that a micro-batch is taken in, since memory ran out
+
+    def judge(self, row: Mapping[str, Any], limits: Limits) -> bool:
+        """Hold an epoch's monitored metric against the best so far; True if it is better."""
+        value = row[limits.monitor]
+        if value is None:  # not evaluated in this epoch
+            return False
+        sign = 1 if limits.mode == "max" else -1
+        number = not math.isnan(value)  # what isn't a number is never an improvement
+        if number and (self.reference is None or sign * (value - self.reference) > limits.min_delta):
+            self.reference, self.waited = value, 0
+        else:
+            self.waited += 1
+        # The best checkpoint takes any improvement, however small. Of equals the later one counts: on a small split
+        # many epochs tie, and the first of them comes long before the learning rate has come down.
+        best = self.best.get(limits.monitor)
+        if not number or (best is not None and sign * (value - best) < 0):
+            return False
+        self.best = {key: v for key, v in row.items() if v is not None}
+        return True

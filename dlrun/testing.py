@@ -26,8 +26,8 @@ def evaluate_best(trainer: Trainer, run: Run, folder: RunFolder) -> dict[str, fl
     if state["progress"]["epoch"] != best["epoch"]:
         raise TrainingError(f"{folder.best} isn't of epoch {best['epoch']}, the best one: it couldn't be saved")
     trainer.load_weights(state)
-    metrics = trainer.evaluate(run.test_batches, "test")
-    predicted = trainer.predict(run.test_batches)
+    metrics = trainer.evaluator.evaluate(run.test_batches, "test")
+    predicted = trainer.evaluator.predict(run.test_batches)
     guesses = predicted["probabilities"].argmax(dim=1)
     wrong = (guesses != predicted["targets"]).nonzero().flatten()
     worst = wrong[predicted["losses"][wrong].argsort(descending=True)][:WORST_MISTAKES].tolist()

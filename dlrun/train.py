@@ -17,6 +17,7 @@ from dlrun.config import Config, parse
 from dlrun.data.source import fingerprint
 from dlrun.distributed import refuse_several
 from dlrun.errors import RunFailed, TrainingError, UserError
+from dlrun.evaluator import Stopped
 from dlrun.extension import check_extension
 from dlrun.messages import farewell, header
 from dlrun.plugins import load_plugins
@@ -27,7 +28,7 @@ from dlrun.testing import evaluate_best
 from dlrun.tracking import Tracker, Trackers
 from dlrun.tracking.files import MetricsFile
 from dlrun.tracking.terminal import Terminal
-from dlrun.trainer import Stopped, Trainer
+from dlrun.trainer import Trainer
 from dlrun.writer import CheckpointWriter
 
 log = logging.getLogger("dlrun")

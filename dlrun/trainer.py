@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, Protocol
@@ -17,7 +15,8 @@ from torch.optim import Optimizer
 from dlrun import checkpoint
 from dlrun.data.loader import Batches
 from dlrun.ema import EMA
-from dlrun.errors import TrainingError, UserError
+from dlrun.errors import TrainingError
+from dlrun.evaluator import Evaluator, Stopped
 from dlrun.faults import Guard, Mark, NonFinite, free_memory, out_of_memory
 from dlrun.optim import L1
 from dlrun.precision import Precision
@@ -50,10 +49,6 @@ class Store(Protocol):
         """Note a batch that made numbers go wrong."""
 
 
-class Stopped(Exception):
-    """An evaluation was abandoned, since somebody asked to stop."""
-
-
 @dataclass
 class Trainer:
     """Everything that takes part in a training, built elsewhere."""
@@ -64,6 +59,7 @@ class Trainer:
     optimizer: Optimizer
     schedule: Schedule
     precision: Precision
+    evaluator: Evaluator
     train_batches: Batches
     val_batches: Batches
     limits: Limits
@@ -81,6 +77,7 @@ class Trainer:
         device = self.parameters[0].device
         # Before any state is loaded: a saved group has a learning rate that was scheduled already.
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.evaluator.stopped = lambda: self.stop_requested
         self.guard = Guard(device, at_once=limits.on_nonfinite == "skip")
         self.mark = Mark(self.weights) if limits.on_nonfinite == "skip" or limits.on_oom == "halve" else None
         self.sums = torch.zeros(2, device=device)  # of the epoch so far; on the device until somebody reads them
@@ -247,7 +244,7 @@ class Trainer:
         train, seconds = self._train_metrics(), progress.epoch_seconds
         validation: dict[str, float | None] = dict.fromkeys(f"val/{name}" for name in self.task.metrics)
         if (progress.epoch + 1) % limits.eval_every == 0 or progress.step >= limits.max_steps:
-            validation |= self.evaluate(self.val_batches, "val")
+            validation |= self.evaluator.evaluate(self.val_batches, "val")
         progress.epoch += 1
         progress.seconds = time.monotonic() - self.began
         rate = self.base_rates[0] * self._factor(progress.step - 1)
@@ -260,7 +257,9 @@ class Trainer:
         progress.position = progress.samples = 0
         progress.epoch_seconds, progress.sums = 0.0, [0.0, 0.0]
         self.sums.zero_()
-        improved = self._judge(row)
+        improved = progress.judge(row, limits)
+        if (value := row[limits.monitor]) is not None:
+            self.schedule.observe(value)
         self.tracker.epoch(row)
         # What is no better can wait for a write in flight: the next step boundary will do.
         if improved or not self.store.busy:
@@ -343,78 +342,6 @@ class Trainer:
             "out of memory at step %d: from here on %d samples at a time, accumulated; the effective batch stays %d",
             *(progress.step + 1, size // 2, self.train_batches.batch_size * self.limits.accumulate),
         )
-
-    def _judge(self, row: dict[str, Any]) -> bool:
-        """Hold the monitored metric against the best so far; True if it is better."""
-        progress, limits = self.progress, self.limits
-        value = row[limits.monitor]
-        if value is None:
-            return False
-        self.schedule.observe(value)
-        sign = 1 if limits.mode == "max" else -1
-        number = not math.isnan(value)  # what isn't a number is never an improvement
-        if number and (progress.reference is None or sign * (value - progress.reference) > limits.min_delta):
-            progress.reference, progress.waited = value, 0
-        else:
-            progress.waited += 1
-        # The best checkpoint takes any improvement, however small. Of equals the later one counts: on a small split
-        # many epochs tie, and the first of them comes long before the learning rate has come down.
-        best = progress.best.get(limits.monitor)
-        if not number or (best is not None and sign * (value - best) < 0):
-            return False
-        progress.best = {key: v for key, v in row.items() if v is not None}
-        return True
-
-    @torch.inference_mode()
-    def evaluate(self, batches: Batches, split: str) -> dict[str, float]:
-        """Metrics over a split, with the averaged weights if there are any. Raises Stopped if somebody says stop."""
-        sums: dict[str, Tensor] = {}
-        count = 0
-        for logits, targets in self._logits(batches):
-            for name, value in self.task.evaluate(logits, targets).items():
-                sums[name] = sums[name] + value if name in sums else value
-            count += len(targets)
-        if count == 0:
-            raise UserError(f"data: the {split} split is empty")
-        return {f"{split}/{name}": value.item() / count for name, value in sums.items()}
-
-    @torch.inference_mode()
-    def predict(self, batches: Batches) -> dict[str, Tensor]:
-        """Probabilities (N, K), losses (N,) and true classes (N,) over a split. Raises Stopped as `evaluate`."""
-        parts = [self.task.predict(logits, targets) for logits, targets in self._logits(batches)]
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-    def _logits(self, batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
-        """Logits (B, K) and targets (B,) of every batch, with the averaged weights if there are any."""
-        self._swap_ema()
-        self.model.eval()
-        try:
-            for inputs, targets in batches.epoch(0):
-                if self.stop_requested:
-                    raise Stopped
-                yield self._forward(inputs), targets
-        finally:
-            self._swap_ema()
-
-    def _forward(self, inputs: Tensor) -> Tensor:
-        """Logits of an evaluation batch; where memory runs out, and that is allowed for, of its halves."""
-        try:
-            with self.precision.autocast():
-                return self.model(inputs)
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-            if self.limits.on_oom == "stop" or len(inputs) == 1:
-                raise TrainingError(
-                    f"out of memory in evaluating {len(inputs)} samples at a time; "
-                    "try trainer.on_oom=halve, or a smaller data.eval_batch_size"
-                ) from None
-        free_memory(self.sums.device)
-        return torch.cat([self._forward(half) for half in inputs.chunk(2)])
-
-    def _swap_ema(self) -> None:
-        if self.ema is not None:
-            self.ema.swap()
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds of the training, as plain values and tensors; these are the training's own."""

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "dlrun"
 FLOORS = [
     {"errors", "registry", "spec", "distributed", "atomic", "locks", "signals", "slurm", "plugins"},
     {"data", "models", "tasks", "optim", "ema", "schedules", "precision", "faults", "progress"},
-    {"runfolder", "checkpoint", "writer", "tracking", "profiler"},
+    {"runfolder", "checkpoint", "writer", "tracking", "profiler", "evaluator"},
     {"trainer"},
     {"config", "build"},
     {"train", "extension", "testing", "messages", "commands"},

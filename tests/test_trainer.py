@@ -21,6 +21,7 @@ from dlrun.data.loader import Batches
 from dlrun.data.source import ArraySplit
 from dlrun.ema import EMA
 from dlrun.errors import UserError
+from dlrun.evaluator import Evaluator
 from dlrun.optim import L1
 from dlrun.progress import Limits, Progress
 from dlrun.registry import precisions, schedules, tasks
@@ -101,13 +102,16 @@ def build(
     **limits: Any,
 ) -> tuple[Trainer, Recorder]:
     recorder = Recorder()
+    task = tasks.build("classification", {}, SPEC, torch.bincount(TRAIN.targets))
+    number_format = precisions.build(precision, {}, CPU)
     trainer = Trainer(
         model=net,
         weights=net,
-        task=tasks.build("classification", {}, SPEC, torch.bincount(TRAIN.targets)),
+        task=task,
+        evaluator=Evaluator(net, task, number_format, ema, halves=limits.get("on_oom") == "halve"),
         optimizer=optimizer or sgd(net),
         schedule=schedule or schedules.build("none", {}, Clock(max_steps, PER_EPOCH), LR, "max"),
-        precision=precisions.build(precision, {}, CPU),
+        precision=number_format,
         train_batches=Batches(train, BATCH // accumulate, lambda batch: batch, CPU, limit=limit),
         val_batches=Batches(VAL, 32, lambda batch: batch, CPU),
         limits=Limits(max_steps, math.ceil(max_steps / PER_EPOCH), accumulate, **limits),
@@ -162,7 +166,7 @@ def metrics_of(net: nn.Module, split: ArraySplit = VAL) -> dict[str, float]:
 def scripted(trainer: Trainer, curve: list[float], metric: str = "val/acc") -> None:
     """Let each evaluation answer with the next value of `curve`."""
     values = iter(curve)
-    trainer.evaluate = lambda batches, split: {"val/loss": 1.0, "val/acc": 0.5, metric: next(values)}  # type: ignore
+    trainer.evaluator.evaluate = lambda batches, split: {"val/loss": 1.0, "val/acc": 0.5, metric: next(values)}  # type: ignore
 
 
 # ---- the step
@@ -323,8 +327,8 @@ def test_evaluation_over_uneven_batches_equals_the_whole_split_at_once() -> None
     net(TRAIN.inputs)
     trainer, _ = build(net, 3)
     before = copy.deepcopy(net.state_dict())
-    found = trainer.evaluate(trainer.val_batches, "val")  # 32, 32 and 6 samples
-    predicted = trainer.predict(trainer.val_batches)
+    found = trainer.evaluator.evaluate(trainer.val_batches, "val")  # 32, 32 and 6 samples
+    predicted = trainer.evaluator.predict(trainer.val_batches)
     assert found == pytest.approx(metrics_of(net), rel=1e-6)
     torch.testing.assert_close(net.state_dict(), before)
     assert predicted["losses"].mean().item() == pytest.approx(found["val/loss"], rel=1e-5)
@@ -337,7 +341,7 @@ def test_an_empty_split_is_refused() -> None:
     trainer, _ = build(small_net(), 3)
     empty = Batches(VAL.subset([]), 32, lambda batch: batch, CPU)
     with pytest.raises(UserError, match="the test split is empty"):
-        trainer.evaluate(empty, "test")
+        trainer.evaluator.evaluate(empty, "test")
 
 
 # ---- judging
@@ -484,8 +488,8 @@ def test_a_stop_during_an_evaluation_abandons_it_and_it_comes_after_the_resume(m
     undisturbed, expected = build(small_net(), max_steps)
     undisturbed.fit()
     trainer, before = build(small_net(), max_steps)
-    forward = trainer._forward
-    trainer._forward = lambda inputs: setattr(trainer, "stop_requested", True) or forward(inputs)  # type: ignore
+    forward = trainer.evaluator._forward
+    trainer.evaluator._forward = lambda inputs: setattr(trainer, "stop_requested", True) or forward(inputs)  # type: ignore
     assert trainer.fit() == "preempted"
     assert (before.rows, trainer.progress.epoch, trainer.progress.step, trainer.progress.position) == ([], 0, 3, 3)
     name, state = before.saved[-1]

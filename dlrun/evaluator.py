@@ -1,0 +1,83 @@
+"""A model on a split: metrics and predictions, without anything of its training but the averaged weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dlrun.data.loader import Batches
+from dlrun.ema import EMA
+from dlrun.errors import TrainingError, UserError
+from dlrun.faults import free_memory, out_of_memory
+from dlrun.precision import Precision
+from dlrun.tasks import Classification
+
+
+class Stopped(Exception):
+    """An evaluation was abandoned, since somebody asked to stop."""
+
+
+@dataclass
+class Evaluator:
+    """Evaluates `model`, with the averaged weights if there are any. Raises Stopped when `stopped` says so."""
+
+    model: nn.Module
+    task: Classification
+    precision: Precision
+    ema: EMA | None = None
+    halves: bool = False  # where memory runs out, a batch is taken in two
+    stopped: Callable[[], bool] = lambda: False
+
+    @torch.inference_mode()
+    def evaluate(self, batches: Batches, split: str) -> dict[str, float]:
+        """Metrics over a split, by `split/name`. Raises UserError if it is empty."""
+        sums: dict[str, Tensor] = {}
+        count = 0
+        for logits, targets in self._logits(batches):
+            for name, value in self.task.evaluate(logits, targets).items():
+                sums[name] = sums[name] + value if name in sums else value
+            count += len(targets)
+        if count == 0:
+            raise UserError(f"data: the {split} split is empty")
+        return {f"{split}/{name}": value.item() / count for name, value in sums.items()}
+
+    @torch.inference_mode()
+    def predict(self, batches: Batches) -> dict[str, Tensor]:
+        """Probabilities (N, K), losses (N,) and true classes (N,) over a split."""
+        parts = [self.task.predict(logits, targets) for logits, targets in self._logits(batches)]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _logits(self, batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
+        """Logits (B, K) and targets (B,) of every batch."""
+        self._swap_ema()
+        self.model.eval()
+        try:
+            for inputs, targets in batches.epoch(0):
+                if self.stopped():
+                    raise Stopped
+                yield self._forward(inputs), targets
+        finally:
+            self._swap_ema()
+
+    def _swap_ema(self) -> None:
+        if self.ema is not None:
+            self.ema.swap()
+
+    def _forward(self, inputs: Tensor) -> Tensor:
+        try:
+            with self.precision.autocast():
+                logits: Tensor = self.model(inputs)
+                return logits
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            if not self.halves or len(inputs) == 1:
+                raise TrainingError(
+                    f"out of memory in evaluating {len(inputs)} samples at a time; "
+                    "try trainer.on_oom=halve, or a smaller data.eval_batch_size"
+                ) from None
+        free_memory(inputs.device)
+        return torch.cat([self._forward(half) for half in inputs.chunk(2)])
