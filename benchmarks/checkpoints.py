@@ -30,7 +30,7 @@ from dlrun.schedules import Clock
 from dlrun.spec import DataSpec
 from dlrun.tracking import Quiet
 from dlrun.tracking.terminal import Terminal
-from dlrun.trainer import Store, Trainer
+from dlrun.trainer import Trainer
 from dlrun.writer import CheckpointWriter
 
 CPU = torch.device("cpu")
@@ -50,7 +50,7 @@ class Nowhere:
     def keep_batch(self, record: dict[str, Any]) -> None: ...
 
 
-def trainer(store: Store) -> Trainer:
+def trainer(writer: Any) -> Trainer:
     """An MLP of 8.3 million parameters with AdamW: 99 MB of state."""
     torch.manual_seed(0)
     widths = [784, 2048, 2048, 1200]
@@ -73,7 +73,7 @@ def trainer(store: Store) -> Trainer:
         limits=Limits(max_steps=0, max_epochs=1, save_every=EVERY),
         tracker=Quiet(),
         terminal=Terminal(1, show_bar=False),
-        store=store,
+        writer=writer,
     )
 
 

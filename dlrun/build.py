@@ -29,7 +29,8 @@ from dlrun.spec import DataSpec
 from dlrun.tasks import Classification
 from dlrun.tracking import Tracker
 from dlrun.tracking.terminal import Terminal
-from dlrun.trainer import Store, Trainer
+from dlrun.trainer import Trainer
+from dlrun.writer import CheckpointWriter
 
 DEFAULT_THREADS = torch.get_num_threads()  # before any run of this process has changed it
 
@@ -46,9 +47,9 @@ class Run:
     test_batches: Batches
     transfer: Any = None  # what came of `init_from`
 
-    def trainer(self, tracker: Tracker, terminal: Terminal, store: Store, profiler: Any) -> Trainer:
+    def trainer(self, tracker: Tracker, terminal: Terminal, writer: CheckpointWriter, profiler: Any) -> Trainer:
         return Trainer(
-            **self.parts, limits=self.limits, tracker=tracker, terminal=terminal, store=store, profiler=profiler
+            **self.parts, limits=self.limits, tracker=tracker, terminal=terminal, writer=writer, profiler=profiler
         )
 
 

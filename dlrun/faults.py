@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from dlrun.data.loader import Batches
+from dlrun.progress import Limits
 
 
 class NonFinite(Exception):
@@ -15,6 +19,18 @@ class NonFinite(Exception):
         self.step, self.loss, self.norm = step, loss, norm
         said = f"the training loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
         super().__init__(f"{said} at step {step + 1}")
+
+    def record(self, batches: Batches, epoch: int, first: int, limits: Limits) -> dict[str, Any]:
+        """For a replay: the step's micro-batches, from number `first` of `epoch` on, and the samples in them."""
+        numbers = range(first, min(first + limits.accumulate, len(batches)))
+        return {
+            "epoch": epoch + 1,
+            "step": self.step + 1,
+            "batches": list(numbers),  # of the epoch, counted from 0
+            "indices": [batches.indices(epoch, number).tolist() for number in numbers],  # into the train split
+            "loss": str(self.loss),  # JSON has no NaN
+            "grad_norm": str(self.norm),
+        }
 
 
 class Guard:

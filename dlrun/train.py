@@ -19,6 +19,7 @@ from dlrun.distributed import refuse_several
 from dlrun.errors import RunFailed, TrainingError, UserError
 from dlrun.evaluator import Stopped
 from dlrun.extension import check_extension
+from dlrun.faults import out_of_memory
 from dlrun.messages import farewell, header
 from dlrun.plugins import load_plugins
 from dlrun.profiler import Profiler
@@ -234,7 +235,10 @@ def _fit_and_test(session: Session, folder: RunFolder, received: Sequence[Signal
     except (KeyboardInterrupt, SystemExit) as error:
         outcome |= _interrupted(error)
     except Exception as error:
-        log.exception("the run failed")
+        if out_of_memory(error):
+            log.error("out of memory: %s", error)
+        else:
+            log.exception("the run failed")
         outcome["error"] = f"{type(error).__name__}: {error}"
     if received and outcome["exit_code"] != 0 and outcome["error"] is None:
         outcome |= {"status": "preempted", "error": received[0].name, "exit_code": EXIT_CODES[received[0]]}

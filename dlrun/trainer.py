@@ -6,7 +6,7 @@ import logging
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,28 +25,12 @@ from dlrun.schedules import Schedule
 from dlrun.tasks import Classification
 from dlrun.tracking import Tracker
 from dlrun.tracking.terminal import Terminal
+from dlrun.writer import CheckpointWriter
 
 log = logging.getLogger("dlrun")
 
 Status = Literal["finished", "stopped_early", "preempted"]
 HOPELESS = 50  # skipped steps in a row
-
-
-class Store(Protocol):
-    """Where checkpoints go; see `writer.py`."""
-
-    @property
-    def busy(self) -> bool:
-        """Whether `put` would have to wait."""
-
-    def put(self, state: dict[str, Any], best: bool = False) -> None:
-        """Copy `state` and save it as the last checkpoint, and as the best one."""
-
-    def latest(self) -> dict[str, Any] | None:
-        """What was saved last."""
-
-    def keep_batch(self, record: dict[str, Any]) -> None:
-        """Note a batch that made numbers go wrong."""
 
 
 @dataclass
@@ -65,7 +49,7 @@ class Trainer:
     limits: Limits
     tracker: Tracker
     terminal: Terminal
-    store: Store
+    writer: CheckpointWriter
     ema: EMA | None = None
     l1: L1 | None = None
     profiler: Any = None  # anything with step(), told of every optimizer step
@@ -84,11 +68,12 @@ class Trainer:
         self.at_boundary = True  # between two optimizer steps, with nothing of the next one begun
         self.saved: tuple[int, int, int] | None = None  # the place that the newest checkpoint is of
         self.saved_at = self.began = time.monotonic()
+        self.overdue = False  # a checkpoint that had to wait for the one before it
 
     def fit(self) -> Status:
         """Train until the steps are done, nothing improves any more, or somebody or the clock says stop."""
         self.began = time.monotonic() - self.progress.seconds
-        if self.limits.on_nonfinite == "rollback" and self.store.latest() is None:
+        if self.limits.on_nonfinite == "rollback" and self.writer.latest() is None:
             self._save()  # something to go back to
         while (status := self._over()) is None:
             try:
@@ -130,7 +115,6 @@ class Trainer:
         """Train from the current position to the end of the epoch, or until somebody says stop."""
         progress, batches = self.progress, self.train_batches
         seen, started, before = progress.samples, time.monotonic(), progress.epoch_seconds
-        self.sums = torch.tensor(progress.sums, dtype=torch.float32, device=self.sums.device)
         self.model.train()
         bar = self.terminal.start_epoch(progress.epoch + 1, batches.samples(0, len(batches)), seen)
         try:
@@ -170,7 +154,7 @@ class Trainer:
                 self._log()
             now = time.monotonic()
             progress.epoch_seconds = now - epoch_began
-            if self._save_is_due(now) and not self.store.busy:
+            if self._save_is_due(now) and not self.writer.busy:
                 self._save()
             if progress.step >= limits.max_steps or self.stop_requested or now - self.began >= limits.max_seconds:
                 break
@@ -261,24 +245,22 @@ class Trainer:
         if (value := row[limits.monitor]) is not None:
             self.schedule.observe(value)
         self.tracker.epoch(row)
-        # What is no better can wait for a write in flight: the next step boundary will do.
-        if improved or not self.store.busy:
+        self.overdue = not improved and self.writer.busy  # no better: it can wait for a write in flight
+        if not self.overdue:
             self._save(improved)
 
     def _save_is_due(self, now: float) -> bool:
-        every = self.limits.save_every
-        if every is not None:
-            saved = 0 if self.saved is None else self.saved[1]
-            if self.progress.step // every > saved // every:
-                return True
-        return now - self.saved_at >= self.limits.save_every_seconds
+        every, saved = self.limits.save_every, 0 if self.saved is None else self.saved[1]
+        by_steps = every is not None and self.progress.step // every > saved // every
+        return by_steps or self.overdue or now - self.saved_at >= self.limits.save_every_seconds
 
     def _save(self, best: bool = False) -> None:
         progress = self.progress
         self.guard.look()  # or what isn't finite would be kept
         progress.seconds, progress.sums = time.monotonic() - self.began, self.sums.tolist()
-        self.store.put(self.state(), best)
-        self.saved_at, self.saved = time.monotonic(), (progress.epoch, progress.step, progress.position)
+        self.writer.put(self.state(), best)
+        self.saved_at, self.overdue = time.monotonic(), False
+        self.saved = (progress.epoch, progress.step, progress.position)
 
     def _save_unless_saved(self) -> None:
         if self.saved != (self.progress.epoch, self.progress.step, self.progress.position):
@@ -293,17 +275,14 @@ class Trainer:
             raise TrainingError(f"{error}, and {HOPELESS} steps in a row were skipped: the weights are beyond help")
         assert self.mark is not None
         self.mark.back(random=False)
-        log.warning("%s; the step is skipped (%d so far)", error, progress.skipped)
+        if progress.skipped & (progress.skipped - 1) == 0:  # 1, 2, 4, 8, …: once is news, the thousandth isn't
+            log.warning("%s; the step is skipped (%d so far)", error, progress.skipped)
 
     def _go_back(self, error: NonFinite) -> None:
         """Note the batch that did it; then end, or go on from the last checkpoint with half the learning rate."""
         progress, limits = self.progress, self.limits
         steps = -(-progress.position // limits.accumulate) - (progress.step - error.step)  # of this epoch before it
-        first = steps * limits.accumulate
-        stop = min(first + limits.accumulate, len(self.train_batches))
-        batches = [self.train_batches.indices(progress.epoch, batch).tolist() for batch in range(first, stop)]
-        place = {"epoch": progress.epoch + 1, "step": error.step + 1, "batches": list(range(first, stop))}
-        self.store.keep_batch(place | {"indices": batches, "loss": str(error.loss), "grad_norm": str(error.norm)})
+        self.writer.keep_batch(error.record(self.train_batches, progress.epoch, steps * limits.accumulate, limits))
         advice = "try a lower optimizer.lr, trainer.gradient_clip_val=1, a warm-up, or trainer.on_nonfinite=rollback"
         said = f"{error} (epoch {progress.epoch + 1})"
         if limits.on_nonfinite != "rollback":
@@ -311,7 +290,7 @@ class Trainer:
         rollbacks = progress.rollbacks + 1
         if rollbacks > limits.max_rollbacks:
             raise TrainingError(f"{said}, after {progress.rollbacks} returns to a checkpoint; try a lower optimizer.lr")
-        state = self.store.latest()
+        state = self.writer.latest()
         if state is None:
             raise TrainingError(f"{said}, and no checkpoint could be saved to go back to")
         self.optimizer.zero_grad(set_to_none=True)
@@ -363,6 +342,7 @@ class Trainer:
         self.precision.load_state_dict(state["scaler"])
         known = {f.name for f in fields(Progress)}  # an older format has fewer, and one that it counted elsewhere
         self.progress = Progress(**{name: value for name, value in state["progress"].items() if name in known})
+        self.sums = torch.tensor(self.progress.sums, dtype=torch.float32, device=self.sums.device)
         self.began = time.monotonic() - self.progress.seconds
         self.saved = (self.progress.epoch, self.progress.step, self.progress.position)
         checkpoint.restore_random_state(state["random"])

@@ -21,6 +21,8 @@ WITHIN = {
     ("plugins", "errors"),
     ("distributed", "errors"),
     ("locks", "errors"),
+    ("faults", "data"),
+    ("faults", "progress"),
     ("writer", "checkpoint"),
     ("writer", "runfolder"),
     ("build", "config"),

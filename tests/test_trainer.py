@@ -117,7 +117,7 @@ def build(
         limits=Limits(max_steps, math.ceil(max_steps / PER_EPOCH), accumulate, **limits),
         tracker=recorder,
         terminal=Terminal(1, show_bar=False),
-        store=recorder,
+        writer=recorder,
         ema=ema,
         l1=l1,
         progress=progress or Progress(),
