@@ -18,7 +18,7 @@ class EMA:
 
     def __init__(self, model: nn.Module, decay: float):
         self.decay, self.steps = decay, 0
-        self.live = list(_state_tensors(model))
+        self.names, self.live = zip(*_state_tensors(model), strict=True)
         self.average = [t.detach().clone() for t in self.live]
         self.floats = [i for i, t in enumerate(self.live) if isinstance(t, nn.Parameter)]
         self.others = [i for i, t in enumerate(self.live) if not isinstance(t, nn.Parameter)]
@@ -40,7 +40,7 @@ class EMA:
             average.copy_(kept)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"steps": self.steps, "average": list(self.average)}
+        return {"steps": self.steps, "average": list(self.average), "names": list(self.names)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.steps = state["steps"]
@@ -48,6 +48,6 @@ class EMA:
             average.copy_(saved)
 
 
-def _state_tensors(model: nn.Module) -> Iterable[Tensor]:
-    yield from model.parameters()
-    yield from model.buffers()
+def _state_tensors(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
+    yield from model.named_parameters()
+    yield from model.named_buffers()

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "dlrun"
 FLOORS = [
     {"errors", "registry", "spec", "distributed", "atomic", "locks", "signals", "slurm", "plugins"},
     {"data", "models", "tasks", "optim", "ema", "schedules", "precision", "faults", "progress"},
-    {"runfolder", "checkpoint", "writer", "tracking", "profiler", "evaluator"},
+    {"runfolder", "checkpoint", "weights", "transfer", "writer", "tracking", "profiler", "evaluator"},
     {"trainer"},
     {"config", "build"},
     {"train", "extension", "testing", "messages", "commands"},
@@ -23,6 +23,9 @@ WITHIN = {
     ("locks", "errors"),
     ("faults", "data"),
     ("faults", "progress"),
+    ("weights", "checkpoint"),
+    ("weights", "runfolder"),
+    ("transfer", "weights"),
     ("writer", "checkpoint"),
     ("writer", "runfolder"),
     ("build", "config"),
