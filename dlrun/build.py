@@ -30,6 +30,7 @@ from dlrun.tasks import Classification
 from dlrun.tracking import Tracker
 from dlrun.tracking.terminal import Terminal
 from dlrun.trainer import Trainer
+from dlrun.transfer import Transfer, transfer
 from dlrun.writer import CheckpointWriter
 
 DEFAULT_THREADS = torch.get_num_threads()  # before any run of this process has changed it
@@ -45,7 +46,7 @@ class Run:
     parts: dict[str, Any]  # of the Trainer
     limits: Limits
     test_batches: Batches
-    transfer: Any = None  # what came of `init_from`
+    transfer: Transfer | None  # what came of `init_from`
 
     def trainer(self, tracker: Tracker, terminal: Terminal, writer: CheckpointWriter, profiler: Any) -> Trainer:
         return Trainer(
@@ -65,7 +66,9 @@ def build(config: Config) -> Run:
     precision = precisions.build(config.precision.name, config.precision.options, device)
     source = build_source(config)
     spec = source.spec
-    model = build_model(config, spec).to(device)
+    model = build_model(config, spec)
+    transferred = None if config.init_from is None else transfer(model, Path(config.init_from), spec)
+    model.to(device)
     channels_last = _channels_last(options.channels_last, model, spec)
     if channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -118,6 +121,7 @@ def build(config: Config) -> Run:
             on_oom=options.on_oom,
         ),
         test_batches=test,
+        transfer=transferred,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import warnings
 import zipfile
@@ -16,6 +17,8 @@ from torch import Tensor
 from dlrun import checkpoint
 from dlrun.errors import UserError, choices
 from dlrun.runfolder import RunFolder
+
+log = logging.getLogger("dlrun")
 
 NESTED = ("state_dict", "model_state_dict", "model")  # where other programs keep the weights in their checkpoints
 
@@ -97,6 +100,8 @@ def _own(state: Mapping[str, Any], file: Path) -> Weights:
             f"init_from: {file} has format {state['format']}, this dlrun reads up to {checkpoint.FORMAT}; upgrade dlrun"
         )
     weights: dict[str, Tensor] = dict(state["model"])
+    if state["ema"] is not None and "names" not in state["ema"]:
+        log.warning("init_from: %s is of an older format: its averages have no names, so the last weights count", file)
     if state["ema"] is None or "names" not in state["ema"]:
         return Weights(file, weights, spec=state["spec"])
     averages: dict[str, Tensor] = dict(zip(state["ema"]["names"], state["ema"]["average"], strict=True))

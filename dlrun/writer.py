@@ -92,18 +92,25 @@ class CheckpointWriter:
             self._owed, self.error = None, None
 
 
-def copied(value: Any, memory: Any = None) -> Any:
-    """A copy on the CPU of nested dicts, lists and tensors; tensors go into those of `memory` where they fit."""
+def copied(value: Any, memory: Any = None, seen: dict[Any, Tensor] | None = None) -> Any:
+    """A copy on the CPU of nested dicts, lists and tensors; tensors go into those of `memory` where they fit.
+
+    Names of one tensor, such as tied weights, stay names of one; `seen` has what was copied already.
+    """
+    seen = {} if seen is None else seen
     if isinstance(value, Tensor):
-        if not isinstance(memory, Tensor) or memory.shape != value.shape or memory.dtype != value.dtype:
-            return value.detach().to("cpu", copy=True)
-        return memory.copy_(value.detach())
+        place = (value.data_ptr(), value.shape, value.stride(), value.dtype)
+        if place in seen and value.numel():
+            return seen[place]
+        fits = isinstance(memory, Tensor) and memory.shape == value.shape and memory.dtype == value.dtype
+        seen[place] = memory.copy_(value.detach()) if fits else value.detach().to("cpu", copy=True)
+        return seen[place]
     if isinstance(value, Mapping):
         named = memory if isinstance(memory, Mapping) else {}
-        return {key: copied(v, named.get(key)) for key, v in value.items()}
+        return {key: copied(v, named.get(key), seen) for key, v in value.items()}
     if isinstance(value, list | tuple):
         known = memory if isinstance(memory, list | tuple) and len(memory) == len(value) else [None] * len(value)
-        return type(value)(copied(v, m) for v, m in zip(value, known, strict=True))
+        return type(value)(copied(v, m, seen) for v, m in zip(value, known, strict=True))
     return value
 
 
