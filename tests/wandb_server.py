@@ -23,9 +23,10 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote, unquote
 
+Manners = Literal["works", "answers 500", "hangs", "refuses"]
 API_KEY = "a" * 40  # the client refuses a shorter one before it asks the server
 ENTITY = {"id": "entity", "name": "tester"}
 # The files of a run's stream, by what RunResumeStatus calls them.
@@ -71,17 +72,35 @@ class WandbServer:
         self.operations: list[str] = []
         self._artifacts: list[tuple[str, str]] = []  # (run id, artifact name); the position is the artifact's id
         self._lock = threading.Lock()  # the client uploads files in parallel
+        self.manners: Manners = "works"
+        self._turned = threading.Event()
 
     def __enter__(self) -> "WandbServer":
-        self._http = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"recorder": self}))
+        self._open(port=0)
         self.url = f"http://127.0.0.1:{self._http.server_port}"
-        # shutdown() waits for the next poll: 0.5 s by default, per test.
-        threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._http.shutdown()
-        self._http.server_close()
+        self.turn("refuses")
+
+    def turn(self, manners: Manners) -> None:
+        """From now on it works, answers 500, hangs (takes requests, never answers), or refuses every connection."""
+        before, self.manners = self.manners, manners
+        self._turned.set()  # whoever hangs is let go, unanswered
+        self._turned = threading.Event()
+        if manners == "refuses" and before != "refuses":
+            self._http.shutdown()
+            self._http.server_close()
+        elif manners != "refuses" and before == "refuses":
+            self._open(self._http.server_port)
+
+    def _open(self, port: int) -> None:
+        self._http = _Server(("127.0.0.1", port), type("Handler", (_Handler,), {"recorder": self}))
+        # shutdown() waits for the next poll: 0.5 s by default, per test.
+        threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+    def hang(self) -> None:
+        self._turned.wait()
 
     def answer(self, path: str, body: bytes) -> dict[str, Any]:
         with self._lock:
@@ -187,6 +206,16 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if self.headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)
+        if self.recorder.manners == "hangs":
+            self.recorder.hang()
+            self.close_connection = True
+            return
+        if self.recorder.manners == "refuses":  # on a connection that was there before
+            self.close_connection = True
+            return
+        if self.recorder.manners == "answers 500":
+            self.send_error(500)
+            return
         answer = json.dumps(self.recorder.answer(self.path, body)).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
