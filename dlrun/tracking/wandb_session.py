@@ -90,6 +90,8 @@ class Session(threading.Thread):
             if self._open():
                 while (item := self.queue.get()) is not None:
                     self._tell(*item)
+                    if self.queue.empty():
+                        self.ending.wait(FLUSH)  # in bursts: who is awake at each row takes the GIL from the training
                 self._close()
         except Exception as error:
             log.debug("W&B", exc_info=True)

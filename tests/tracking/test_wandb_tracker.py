@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import pytest
 import wandb
 from wandb_server import API_KEY, WandbServer
 
+from dlrun.errors import UserError
 from dlrun.tracking import Mistake, Predictions
 from dlrun.tracking.wandb import WandB
+from dlrun.tracking.wandb_files import numbers, parts
 
 CONFIG = {"seed": 3, "model": {"name": "cnn", "channels": [32, 64]}, "notes": None}
 ROW = {"epoch": 1, "step": 20, "lr": 1e-3, "train/loss": 0.5, "val/acc": 0.75, "val/loss": None}
@@ -116,3 +119,24 @@ def test_a_bad_key_is_no_question_and_no_error(
     run = tracker(tmp_path, "short")
     run.finish(summary(0))
     assert "credentials can't be used" in caplog.text
+
+
+def test_after_a_rollback_rows_go_on_above_all_that_were(tmp_path: Path) -> None:
+    run = tracker(tmp_path, "rolled", max_steps=30)
+    for step in range(1, 31):
+        run.step({"train/loss": 1.0}, step)
+    run.rewind(1, 10, 1)
+    for step in range(11, 31):
+        run.step({"train/loss": 2.0}, step)
+    run.finish(summary(0))
+    wandb.teardown()
+    (part,) = parts(tmp_path, "rolled")
+    rows = [numbers(row) for _, row in sorted(part.rows().items())]
+    told = [(row["step"], row["step/train/loss"]) for row in rows]
+    assert told == [(step, 1.0) for step in range(1, 31)] + [(step, 2.0) for step in range(11, 31)]
+
+
+def test_without_wandb_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match="pip install wandb"):
+        tracker(tmp_path, "none")
