@@ -212,6 +212,8 @@ def _chosen_trackers(
             tags=typed.tags,
             notes=typed.notes,
             name=f"{typed.model.name}-{typed.dataset.name}-{job.run_id[:4]}",
+            max_steps=run.limits.max_steps,
+            resumes=job.resumes is not None,
             **asdict(typed.tracking.wandb),
         )
 

@@ -17,8 +17,8 @@ import wandb
 from test_wandb_tracker import PREDICTIONS, summary, tracker
 from wandb_server import API_KEY, Manners, RecordedRun, WandbServer
 
-from dlrun.tracking.wandb_core import core
-from dlrun.tracking.wandb_files import numbers, parts
+from dlrun.tracking.wandb.core import core
+from dlrun.tracking.wandb.parts import numbers, parts
 
 FAILURES = [manners for manners in get_args(Manners) if manners != "works"]
 HANG = 15.0  # seconds; far more than it takes, and less than anything that waits for a server

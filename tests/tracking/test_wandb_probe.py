@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from wandb_server import Manners, WandbServer
 
-from dlrun.tracking.wandb_probe import Probe
+from dlrun.tracking.wandb.probe import Probe
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from wandb_server import API_KEY, WandbServer
 from dlrun.errors import UserError
 from dlrun.tracking import Mistake, Predictions
 from dlrun.tracking.wandb import WandB
-from dlrun.tracking.wandb_files import numbers, parts
+from dlrun.tracking.wandb.parts import numbers, parts
 
 CONFIG = {"seed": 3, "model": {"name": "cnn", "channels": [32, 64]}, "notes": None}
 ROW = {"epoch": 1, "step": 20, "lr": 1e-3, "train/loss": 0.5, "val/acc": 0.75, "val/loss": None}

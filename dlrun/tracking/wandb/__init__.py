@@ -12,7 +12,7 @@ import numpy as np
 
 from dlrun.errors import UserError
 from dlrun.tracking import Predictions
-from dlrun.tracking.wandb_session import Session
+from dlrun.tracking.wandb.session import Session
 
 
 class WandB:

@@ -18,9 +18,9 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from dlrun.tracking.wandb_core import core, core_is_dead, kill_core
-from dlrun.tracking.wandb_files import Part, numbers, parts, upload_command
-from dlrun.tracking.wandb_probe import Probe
+from dlrun.tracking.wandb.core import core, core_is_dead, kill_core
+from dlrun.tracking.wandb.parts import Part, numbers, parts, upload_command
+from dlrun.tracking.wandb.probe import Probe
 
 log = logging.getLogger("dlrun")
 FINISH_TIMEOUT = 30.0  # seconds for the upload at the end, as long as the server answers
