@@ -13,6 +13,7 @@ import ast
 import importlib
 import importlib.util
 import inspect
+import math
 import pkgutil
 import types
 import typing
@@ -23,9 +24,12 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 
-from dlrun.errors import OptionError, UserError, choices
+from dlrun.errors import OptionError, UserError, choices, memory_for
+
+LARGEST = 3.4028234e38  # a 32-bit float
 
 Count = Annotated[int, Ge(1)]
+Depth = Annotated[int, Ge(1), Le(1000)]  # of layers, each made by itself: more would take longer than anybody waits
 Index = Annotated[int, Ge(0)]
 Seed = Annotated[int, Ge(0), Lt(2**32)]  # what NumPy and scikit-learn take
 Positive = Annotated[float, Gt(0)]
@@ -86,7 +90,8 @@ class Registry:
         builder = self[name]
         check_options(builder, options, self.kind)
         try:
-            return builder(*given, **options)
+            with memory_for(self.kind):
+                return builder(*given, **options)
         except OptionError as error:
             raise UserError(f"{self.kind}.{error}") from error
 
@@ -111,11 +116,23 @@ def check_value(value: Any, annotation: Any, key: str) -> None:
     """Raise UserError unless `value` is what `annotation` says, without conversion (but a whole number is a number)."""
     from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+    if (got := _unholdable(value)) is not None:
+        raise UserError(f"{key}: expected {describe(annotation)}, {got}")
     try:
         config = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
         TypeAdapter(annotation, config=config).validate_python(value)
     except ValidationError:
         raise UserError(f"{key}: expected {describe(annotation)}, got {value!r}") from None
+
+
+def _unholdable(value: Any) -> str | None:
+    """What torch couldn't take of a value, inside of lists and mappings too: it would fail later, and in its words."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return f"got {value!r}, which 64 bits can't hold"
+    if isinstance(value, float) and LARGEST < abs(value) < math.inf:
+        return f"got {value!r}, which a 32-bit float can't hold"
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return next((found for item in inner if (found := _unholdable(item)) is not None), None)
 
 
 def describe(annotation: Any) -> str:

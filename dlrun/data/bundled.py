@@ -55,6 +55,8 @@ def blobs(
 
     if informative > features:
         raise OptionError("informative", f"expected at most data.features={features}, got {informative}")
+    if num_classes > size:
+        raise OptionError("num_classes", f"expected at most data.size={size}, got {num_classes}")
     if num_classes * 2 > 2**informative:
         raise OptionError("num_classes", f"expected at most {2**informative // 2} with data.informative={informative}")
     inputs, targets = make_classification(

@@ -29,6 +29,8 @@ def fake(
     `shape` is [channels, height, width] of an image or [features] of a table row; a text has `vocab_size` and
     `sequence_length`. The test split has `size` // 5 samples.
     """
+    if num_classes > size:
+        raise OptionError("num_classes", f"expected at most data.size={size}, got {num_classes}")
     names = tuple(f"class {label}" for label in range(num_classes))
     if modality == "text":
         if shape is not None:

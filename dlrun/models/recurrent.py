@@ -8,7 +8,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from dlrun.models.embedding import word_embedding
 from dlrun.models.refusal import refuse
-from dlrun.registry import Count, Fraction, models
+from dlrun.registry import Count, Depth, Fraction, models
 from dlrun.spec import PAD, DataSpec
 
 
@@ -18,7 +18,7 @@ def lstm(
     *,
     embedding_dim: Count = 128,
     hidden_size: Count = 256,
-    num_layers: Count = 1,
+    num_layers: Depth = 1,
     bidirectional: bool = True,
     attention: bool = True,
     dropout: Fraction = 0.3,
@@ -37,7 +37,7 @@ def rnn(
     *,
     embedding_dim: Count = 128,
     hidden_size: Count = 256,
-    num_layers: Count = 1,
+    num_layers: Depth = 1,
     bidirectional: bool = False,
     attention: bool = False,
     dropout: Fraction = 0.3,

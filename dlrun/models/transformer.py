@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dlrun.errors import OptionError
 from dlrun.models.embedding import word_embedding
 from dlrun.models.refusal import refuse
-from dlrun.registry import Count, Fraction, Size, models
+from dlrun.registry import Count, Depth, Fraction, Size, models
 from dlrun.spec import PAD, DataSpec
 
 
@@ -26,7 +26,7 @@ def transformer(
     d_model: Count = 128,
     num_heads: Count = 4,
     d_ff: Count = 256,
-    num_layers: Count = 2,
+    num_layers: Depth = 2,
     dropout: Fraction = 0.1,
     norm_first: bool = True,
     positions: Literal["learned", "sinusoidal"] = "learned",
