@@ -239,7 +239,7 @@ def _fused(model: nn.Module) -> bool:
 def _pair(betas: list[float]) -> tuple[float, float]:
     if len(betas) != 2:
         raise OptionError("betas", f"expected two numbers, got {betas}")
-    return betas[0], betas[1]
+    return float(betas[0]), float(betas[1])  # torch refuses a whole number here
 
 
 class L1:

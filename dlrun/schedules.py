@@ -48,7 +48,10 @@ class Schedule:
         ramp = 1.0
         if step < self.clock.warmup_steps and not self.own_warmup:
             ramp = (step + 1) / self.clock.warmup_steps
-        return ramp * self._factor(step)
+        try:
+            return ramp * self._factor(step)
+        except OverflowError:  # a gamma above 1, to the power of many epochs
+            return math.inf
 
     def observe(self, value: float) -> None:
         """Told the monitored metric after each evaluation; only `plateau` listens."""
@@ -146,7 +149,7 @@ def onecycle(
     """
     up = (clock.warmup_steps or pct_start * clock.total_steps) - 1
     down = clock.total_steps - 1 - up
-    start, end = 1 / div_factor, 1 / (div_factor * final_div_factor)
+    start, end = 1 / div_factor, 1 / div_factor / final_div_factor
 
     def factor(s: int) -> float:
         if s <= up:
