@@ -2,37 +2,51 @@
 
 from __future__ import annotations
 
+import re
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from antlr4.error.Errors import LexerNoViableAltException, RecognitionException
 from hydra import version
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, QuotedString
+from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
 from dlrun.config import conf_folder
-from dlrun.errors import UserError, choices
+from dlrun.errors import UserError, choices, shortened
 
 HYDRA_VERSION = "1.3"  # the behaviour we ask of Hydra, whichever version is installed
-MISTAKES = (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError, AssertionError)  # in composing
+# What composing raises for a wrong word.
+MISTAKES = (
+    *(HydraException, OmegaConfBaseException, YAMLError, OSError),
+    *(ValueError, TypeError, KeyError, AssertionError, RecursionError),
+)
 
 
 def parse_arguments(words: Sequence[str]) -> Namespace:
     """Hydra's own flags and the overrides, in any order. Raises UserError for a wrong flag."""
     parser = get_args_parser()
+    parser.allow_abbrev = False  # `--hel` would be taken for --help here, and by nobody after that
 
     def refuse(message: str) -> NoReturn:
         raise UserError(f"{message} (see dlrun --help and --hydra-help)")
 
     parser.error = refuse  # type: ignore[method-assign]
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:  # how Python hands on bytes that are no text
+            raise UserError(f"can't read '{shortened(word)}': it isn't UTF-8") from None
     return parser.parse_intermixed_args(list(words))
 
 
@@ -41,6 +55,7 @@ def compose(args: Namespace) -> DictConfig:
     register_run_id()
     version.setbase(HYDRA_VERSION)
     try:
+        parsed = parse_overrides(args.overrides)
         search_path = create_config_search_path(str(args.config_path or conf_folder()))
         if args.config_dir is not None:
             extra = Path(args.config_dir).absolute()
@@ -49,6 +64,8 @@ def compose(args: Namespace) -> DictConfig:
             search_path.prepend("command-line", f"file://{extra}", SearchPathQuery(provider="schema"))
         GlobalHydra.instance().clear()
         loader = Hydra.create_main_hydra2("dlrun", search_path).config_loader
+        for override in parsed:
+            _check_choice(override, loader.get_group_options(override.key_or_group))
         cfg = loader.load_configuration(
             config_name=args.config_name or "config",
             overrides=args.overrides,
@@ -56,7 +73,6 @@ def compose(args: Namespace) -> DictConfig:
             validate_sweep_overrides=False,
         )
         if cfg.hydra.mode is None and not args.multirun:
-            parsed = parse_overrides(args.overrides)
             swept = [override for override in parsed if override.is_sweep_override()]
             if swept:
                 raise UserError(f"'{swept[0].input_line}' has several values; add -m to run one job for each")
@@ -70,7 +86,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     try:
         job = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
         whole = OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, RecursionError) as error:
         raise explained(error) from error
     return {str(key): value for key, value in whole.items()}  # type: ignore[union-attr]
 
@@ -80,14 +96,56 @@ def register_run_id(run_id: str = "") -> None:
     OmegaConf.register_new_resolver("run_id", lambda: run_id, replace=True)
 
 
-def parse_overrides(words: Sequence[str]) -> list[Any]:
+def parse_overrides(words: Sequence[str]) -> list[Override]:
     """Hydra's `Override`s. Raises UserError for a word that is none."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
+    parser, parsed = OverridesParser.create(), []
+    for word in words:
+        try:
+            parsed.append(parser.parse_override(word))
+        except RecursionError:
+            raise UserError(f"can't read '{shortened(word)}': its brackets are nested too deeply") from None
+        except (HydraException, ValueError) as error:
+            raise UserError(f"can't read '{shortened(word)}': {_why_unreadable(word, error)}") from None
+        if not parsed[-1].key_or_group:
+            raise UserError(f"can't read '{shortened(word)}': there is no key; expected key=value")
+    return parsed
 
-    try:
-        return OverridesParser.create().parse_overrides(list(words))
-    except HydraException as error:
-        raise explained(error) from error
+
+def _why_unreadable(word: str, error: Exception) -> str:
+    """Hydra's parser in our words: what it stumbles over, and where."""
+    cause: Any = error.__cause__
+    if isinstance(cause, LexerNoViableAltException):
+        place = cause.startIndex
+        hint = "; a text with special characters needs quotes" if "=" in word[:place] else ""
+        return f"unexpected {word[place : place + 1]!r} at character {place + 1}{hint}"
+    if cause is not None and not isinstance(cause, RecognitionException):  # from a function, such as range(…)
+        return _one_line(cause)
+    message = _one_line(error)
+    if "missing EQUAL" in message:
+        return "there is no '='; expected key=value"
+    stumbled = re.search("input '(.*?)'( expecting .*)?$", message)
+    if stumbled is None:
+        return message
+    if stumbled[1] == "<EOF>":
+        return "it ends too early"
+    return (
+        f"can't make sense of '{shortened(stumbled[1])}'"
+        if "alternative" in message
+        else f"unexpected '{shortened(stumbled[1])}'"
+    )
+
+
+def _check_choice(override: Override, options: Sequence[str]) -> None:
+    """A config group takes names; Hydra says so too, but not of which group."""
+    value = override.value()
+    names = value if isinstance(value, list) else [value]
+    if options and not override.is_delete() and not override.is_sweep_override():
+        for name in names:
+            written = name.text if isinstance(name, QuotedString) else name
+            missing = isinstance(value, list) and written not in options and "$" not in str(written)
+            if not isinstance(written, str) or missing:
+                written = "null" if written is None else written
+                raise UserError(f"unknown {override.key_or_group} '{written}'{choices(str(written), options)}")
 
 
 def explained(error: Exception) -> UserError:
@@ -99,8 +157,12 @@ def explained(error: Exception) -> UserError:
         if group:
             return UserError(f"unknown {group} '{name}'{choices(name, error.options)}")
     cause: Any = error.__cause__ or error
-    if isinstance(error, OverrideParseException):
-        return UserError(f"can't read '{error.override}': {_one_line(error)}")
+    if isinstance(error, RecursionError):
+        return UserError("the config is nested too deeply")
+    if isinstance(error, AssertionError):
+        return UserError("Hydra can't work with this config, and doesn't say why; look at what begins with hydra.")
+    if type(error) is KeyError:
+        return UserError(f"hydra.job.env_copy: no environment variable {error}")
     if isinstance(error, MissingMandatoryValue):
         return UserError(f"{error.full_key}: is missing; say {error.full_key}=…")
     parent, key = getattr(cause, "parent_node", None), getattr(cause, "key", None)
@@ -109,14 +171,22 @@ def explained(error: Exception) -> UserError:
         return UserError(f"unknown option '{getattr(cause, 'full_key', None) or key}'{choices(str(key), known)}")
     if "Could not override" in str(error) and "No match in the defaults list" in str(error):
         return UserError(_one_line(error).replace(" No match in the defaults list.", ": there is no such config group"))
-    return UserError(_one_line(error))
+    if str(error).startswith("Error merging override ") and error.__cause__ is not None:
+        return UserError(f"{str(error).removeprefix('Error merging override ')}: {_one_line(error.__cause__)}")
+    place = getattr(error, "full_key", None)
+    return UserError(f"{place}: {_one_line(error)}" if place else _one_line(error))
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
+    if not str(error) and error.__cause__ is not None:
+        return _one_line(error.__cause__)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    kept = [
+    kept = " ".join(
         line
         for line in lines
         if not line.startswith(("See https", "full_key:", "object_type", "reference_type", "To append"))
-    ]
-    return " ".join(kept) or repr(error)
+    )
+    kept = re.sub(
+        r"^\w+ (raised )?while resolving interpolation: (\S+<lambda>\(\) )?", "can't fill in the ${…}: ", kept
+    )
+    return kept or type(error).__name__
