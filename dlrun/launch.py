@@ -67,13 +67,16 @@ def _single(cfg: DictConfig) -> None:
     callbacks.on_run_start(config=cfg, config_name=cfg.hydra.job.config_name)
     loader = GlobalHydra.instance().config_loader()
     try:
-        result = run_job(
-            hydra_context=HydraContext(config_loader=loader, callbacks=callbacks),
-            task_function=partial(_train, run_id),
-            config=cfg,
-            job_dir_key="hydra.run.dir",
-            job_subdir_key=None,
-        )
+        try:
+            result = run_job(
+                hydra_context=HydraContext(config_loader=loader, callbacks=callbacks),
+                task_function=partial(_train, run_id),
+                config=cfg,
+                job_dir_key="hydra.run.dir",
+                job_subdir_key=None,
+            )
+        except MISTAKES as error:  # what the job raises is in the result: this is about hydra.job_logging and the like
+            raise explained(error) from error
         callbacks.on_run_end(config=cfg, config_name=cfg.hydra.job.config_name, job_return=result)
         if isinstance(result._return_value, BaseException):  # `return_value` would print a line of its own
             raise result._return_value
