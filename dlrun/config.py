@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Gt, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt
 
 from dlrun.errors import UserError
 from dlrun.registry import Count, Index, NonNegative, Positive, Seed, Share, check_options, check_value
@@ -69,7 +69,7 @@ class TrainerConfig:
     compile: bool | Literal["default", "reduce-overhead", "max-autotune"] = False
     channels_last: bool | Literal["auto"] = "auto"
     deterministic: bool = False
-    num_threads: Count | None = None
+    num_threads: Annotated[int, Ge(1), Le(1024)] | None = None  # far too many end the process, without a word
     enable_progress_bar: bool = True
     profile: bool = False
 
