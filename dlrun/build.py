@@ -19,7 +19,7 @@ from dlrun.data.loader import Batches
 from dlrun.data.prepare import Mix, preparation
 from dlrun.data.source import DataOptions, Source, Splits, limited
 from dlrun.ema import EMA
-from dlrun.errors import UserError, choices
+from dlrun.errors import UserError, choices, memory_for
 from dlrun.evaluator import Evaluator
 from dlrun.optim import L1
 from dlrun.progress import Limits
@@ -75,7 +75,8 @@ def build(config: Config) -> Run:
     augment = _augment(config, spec)
     mix = _mix(config, spec)
 
-    splits = _limit_and_check(source.load(), config, spec)
+    with memory_for("data"):
+        splits = _limit_and_check(source.load(), config, spec)
     train, val, test = _batches(config, splits, spec, device, channels_last, augment, mix)
     counts = torch.bincount(splits.train.targets, minlength=spec.num_outputs)
     task = tasks.build(config.task.name, config.task.options, spec, counts).to(device)
