@@ -198,7 +198,7 @@ class Trainer:
                 raise
             self._skip(error)
         else:
-            self.precision.step(self.optimizer)
+            self._move_weights()
             if self.ema is not None:
                 self.ema.update()
             self.sums.add_(window)
@@ -207,6 +207,15 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         if self.profiler is not None:
             self.profiler.step()
+
+    def _move_weights(self) -> None:
+        try:
+            self.precision.step(self.optimizer)
+        except RuntimeError as error:
+            if "overflow" not in str(error):
+                raise
+            where = f"step {self.progress.step + 1} (epoch {self.progress.epoch + 1})"
+            raise TrainingError(f"a weight's change overflows at {where}; try a lower optimizer.lr") from error
 
     def _factor(self, step: int) -> float:
         """What the learning rates are multiplied with at `step`: the schedule's word, halved by each return."""
