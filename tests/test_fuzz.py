@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import sys
@@ -266,16 +267,16 @@ combinations = st.builds(
 )
 
 CASES = {
-    "values": (values_of_keys(values), 90),
-    "numbers": (values_of_keys(numbers, most=2), 60),
-    "strange words": (strange_words(), 150),
-    "combinations": (combinations, 40),
+    "values": (values_of_keys(values), 70),
+    "numbers": (values_of_keys(numbers, most=2), 50),
+    "strange words": (strange_words(), 120),
+    "combinations": (combinations, 30),
     "several values": (values_of_keys(values, most=3), 10),
 }
 
 
 def test_the_walk_is_complete() -> None:
-    assert (len(KEYS), len({key for key, _ in KEYS})) == (224, 124)
+    assert (len(KEYS), len({key for key, _ in KEYS})) == (232, 132)
     for group, choices in HOMES.items():
         left = {path.stem for path in (CONF / group).glob("*.yaml")} - set(choices)
         assert left <= set(LEFT_OUT), left
@@ -362,10 +363,7 @@ def test_whole_numbers_for_betas_once_had_a_traceback(capsys: pytest.CaptureFixt
     [
         [*MLP, *TABLE, "optimizer=adagrad", "optimizer.lr=3e38"],
         [*TOP, "scheduler=exponential", "scheduler.gamma=1e30", "optimizer.lr=1e30"],
-        (
-            [*TOP, "scheduler=onecycle", "scheduler.div_factor=1e-200", "scheduler.final_div_factor=1e-200"],
-            "TrainingEr",
-        ),
+        [*TOP, "scheduler=onecycle", "scheduler.div_factor=1e-200", "scheduler.final_div_factor=1e-200"],
     ],
     ids=lambda words: words[-1],
 )
@@ -387,6 +385,7 @@ def outcome(words: list[str], capsys: pytest.CaptureFixture[str]) -> Result:
     """What the words lead to in a fresh folder, checked; nothing of it is left for the next words."""
     environment, path = dict(os.environ), list(sys.path)
     with tempfile.TemporaryDirectory() as top, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(logging.getLogger(), "handlers", [])  # those of an earlier run write to what is closed by now
         home = Path(top, "a", "b")  # so that ../x is ours too
         home.mkdir(parents=True)
         rows = [f"word{i % 5} text,{'good' if i % 2 else 'bad'}" for i in range(40)]
