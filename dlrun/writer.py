@@ -9,6 +9,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from torch import Tensor
@@ -117,7 +118,8 @@ def copied(value: Any, memory: Any = None, seen: dict[Any, Tensor] | None = None
 def _yield_to_training() -> None:
     """On Linux a thread has a priority of its own; the training's threads come first."""
     if sys.platform == "linux" and threading.current_thread() is not threading.main_thread():
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        with suppress(OSError):  # under `nice -n 19` it has less already, and may not have more
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
 def _flush(path: Any) -> None:
