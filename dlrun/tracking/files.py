@@ -56,10 +56,11 @@ class MetricsFile(Quiet):
             log.error("%s couldn't be written: %s; its rows are kept for the next time", self.path, error)
 
     def _append(self, text: str, size: int) -> None:
-        with self.path.open("a", newline="") as file:
+        rest = memoryview(text.encode())
+        with self.path.open("ab", buffering=0) as file:  # a buffer would write its half row after all, in closing
             try:
-                file.write(text)
-                file.flush()
+                while rest:
+                    rest = rest[file.write(rest) :]
             except OSError:
                 file.truncate(size)  # no half rows
                 raise
