@@ -88,7 +88,8 @@ def _printing(writer: Connection, target: Callable[..., None], *arguments: Any) 
     for stream in (1, 2):
         os.dup2(writer.fileno(), stream)
     writer.close()
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    # What the parent left in these is of another file.
+    sys.stdout, sys.stderr = (open(stream, "w", buffering=1, closefd=False) for stream in (1, 2))  # noqa: SIM115
     target(*arguments)
 
 

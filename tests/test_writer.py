@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import shutil
+import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from processes import Process
 from test_checkpoint import same
 
 from dlrun import checkpoint
+from dlrun.cli import main
 from dlrun.runfolder import RunFolder
 from dlrun.writer import CheckpointWriter, copied
 
@@ -292,3 +295,147 @@ def test_a_process_of_the_lowest_priority_saves_too(everybodys: Path) -> None:
     assert process.wait() == 0, process.output
     assert process.output == "None\n"
     assert number(RunFolder(everybodys).last) == 1
+
+
+# ---- a whole run on a disk that fills up
+
+FILLING = """
+import os
+import resource
+from pathlib import Path
+
+from torch import nn
+
+from dlrun.registry import models
+
+
+class Filling(nn.Linear):
+    passes = 0
+
+    def forward(self, x):
+        self.passes += self.training
+        if self.training and self.passes == int(os.environ.get("FULL_AT", 0)):
+            fill()
+        if self.training and self.passes == int(os.environ.get("ROOM_AT", 0)):
+            make_room()
+        return super().forward(x)
+
+
+def fill():
+    if not os.path.ismount("."):
+        (metrics,) = Path("outputs").glob("*/*/metrics.csv")
+        limit = metrics.stat().st_size + 20  # a row fits in part
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        return
+    with open("filler", "wb", buffering=0) as file:
+        try:
+            while file.write(bytes(100)):
+                pass
+        except OSError:
+            pass
+
+
+def make_room():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    Path("filler").unlink(missing_ok=True)
+
+
+@models.register("filling")
+def filling(spec):
+    "A perceptron that fills the disk, and may make room again."
+    return Filling(*spec.shape, spec.num_outputs)
+"""
+WORDS = ["data=breast_cancer", "tracking=none", "augment=none", "trainer.max_epochs=4", "plugins=[filling]"]
+WORDS += ["model=perceptron", "model.name=filling", "trainer.checkpoint_every_n_steps=1", "scheduler=none"]
+WORDS += ["trainer.monitor=val/loss"]  # which improves in every epoch; that is always saved
+
+
+def under_a_limit(folder: Path, environment: dict[str, str], words: list[str]) -> None:
+    os.chdir(folder)
+    os.environ.update(environment)
+    sys.dont_write_bytecode = True
+    sys.argv = ["dlrun", *words]
+    main()
+
+
+def on_a_small_disk(folder: Path, environment: dict[str, str], words: list[str]) -> None:
+    """On a tmpfs of 1 MB, if this process may mount one; what is on it in the end is copied to `folder`."""
+    libc, disk = ctypes.CDLL(None, use_errno=True), folder / "disk"
+    mounts, user, private = 0x20000, 0x10000000, (1 << 18) | (1 << 14)
+    disk.mkdir()
+    if libc.unshare(mounts | (0 if os.geteuid() == 0 else user)) == 0:
+        libc.mount(b"none", b"/", None, private, None)
+        libc.mount(b"tmpfs", str(disk).encode(), b"tmpfs", 0, b"size=1m")
+    shutil.copy(folder / "filling.py", disk)
+    try:
+        under_a_limit(disk, environment, words)
+    finally:
+        shutil.copytree(disk / "outputs", folder / "outputs")
+
+
+@pytest.fixture
+def filling(tmp_path: Path) -> Path:
+    (tmp_path / "filling.py").write_text(FILLING)
+    return tmp_path
+
+
+def results(top: Path) -> tuple[RunFolder, dict[str, Any], list[list[str]]]:
+    """The only run under `top`, its summary, and the rows of metrics.csv, all of them whole."""
+    (path,) = top.glob("outputs/*/*/summary.json")
+    folder = RunFolder(path.parent)
+    header, *rows = (line.split(",") for line in folder.metrics.read_text().removesuffix("\n").split("\n"))
+    assert {len(row) for row in rows} <= {len(header)}
+    assert [row[0] for row in rows] == [str(1 + i) for i in range(len(rows))]
+    return folder, folder.read_summary(), rows
+
+
+@pytest.mark.parametrize("run", [under_a_limit, on_a_small_disk])
+def test_a_disk_that_fills_up_costs_what_comes_after_it_and_nothing_else(
+    run: Callable[..., None], filling: Path
+) -> None:
+    process = Process(run, filling, {"FULL_AT": "18"}, WORDS)
+    assert process.wait() == 1, process.output
+    said, output = "the checkpoint couldn't be saved: [Errno", process.output
+    assert said in output
+    assert output.index(said) < output.index("epoch 4/4")  # not in the end alone, and it goes on
+    assert "File too large" in output or "No space left on device" in output
+    assert "Traceback" not in output
+    folder, summary, rows = results(filling)
+    assert summary["status"] == "running"  # it couldn't be written; who asks is told by the exit code
+    assert "summary.json couldn't be written" in output
+    assert len(rows) == 2 or run is on_a_small_disk  # where they find room in what the file has of its last block
+    last, previous = (checkpoint.load(path)["progress"]["step"] for path in (folder.last, folder.previous))
+    assert 7 <= previous <= last <= 18  # at the end of an epoch both are of one step
+    assert not list(folder.path.rglob("*.partial"))
+
+    resumed = Process(under_a_limit, filling, {}, ["resume", f"run={folder.path}", "plugins=[filling]"])
+    assert resumed.wait() == 0, resumed.output
+    _, summary, rows = results(filling)
+    assert (summary["status"], len(rows), summary["steps"]) == ("finished", 4, 28)
+
+
+@pytest.mark.parametrize("run", [under_a_limit, on_a_small_disk])
+def test_a_disk_that_has_room_again_has_everything(run: Callable[..., None], filling: Path) -> None:
+    process = Process(run, filling, {"FULL_AT": "18", "ROOM_AT": "23"}, WORDS)
+    assert process.wait() == 0, process.output
+    assert "the checkpoint couldn't be saved: [Errno" in process.output
+    folder, summary, rows = results(filling)
+    assert (summary["status"], summary["error"], len(rows)) == ("finished", None, 4)
+    assert checkpoint.load(folder.last)["progress"]["step"] == 28
+    assert checkpoint.load(folder.best)["progress"]["epoch"] == summary["best"]["epoch"]
+    if run is under_a_limit:
+        assert "metrics.csv couldn't be written: [Errno 27] File too large; its rows are kept" in process.output
+
+
+def test_a_disk_that_is_full_before_it_begins(filling: Path) -> None:
+    process = Process(under_a_limit_of_nothing, filling, WORDS)
+    assert process.wait() == 2, process.output
+    assert process.output.startswith("dlrun: hydra.run.dir: can't write to outputs/")
+    assert process.output.endswith("(File too large)\n")
+    assert process.output.count("\n") == 1
+    assert [path.name for path in filling.iterdir()] == ["filling.py"]
+
+
+def under_a_limit_of_nothing(folder: Path, words: list[str]) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    under_a_limit(folder, {}, words)
