@@ -52,6 +52,9 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:  # torch itself doesn't look at the checksums
             if archive.testzip() is not None:
                 raise zipfile.BadZipFile("a checksum is wrong")
+            if any(record.external_attr & 0x10 for record in archive.infolist()):
+                # torch reads nothing of it then, says nothing, and takes what lay in memory for weights.
+                raise zipfile.BadZipFile("a record is marked as a folder")
     except FileNotFoundError:
         raise UserError(f"no checkpoint {path}") from None
     except Exception as error:  # zipfile raises all sorts of them on a damaged file
