@@ -116,7 +116,8 @@ def _make_folder(cfg: DictConfig) -> tuple[str, list[Path]]:
         run_id = new_run_id()
         register_run_id(run_id)
         path = Path(str(cfg.hydra.run.dir))
-        _refuse_used(path)
+        if run_id not in path.name:
+            _refuse_used(path)
         made = [folder for folder in [*reversed(path.parents), path] if not folder.exists()]
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
