@@ -166,3 +166,49 @@ def test_no_git_state_without_a_commit_a_repository_or_git(repository, tmp_path,
     (tmp_path / ".git").rename(tmp_path / "no_git")
     monkeypatch.chdir(tmp_path)
     assert git_state() is None
+
+
+CLAIMING = """if True:
+    import os, random, sys
+    from pathlib import Path
+
+    from dlrun import launch
+    from dlrun.compose import compose, parse_arguments
+    from dlrun.runfolder import RunFolder
+
+    runs, ids = map(int, sys.argv[1:])
+    if ids:
+        launch.new_run_id = lambda: f"{random.SystemRandom().randrange(ids):08}"
+    sys.argv[1:] = []
+    cfg = compose(parse_arguments([]))
+    ready, go = os.pipe(), os.pipe()
+    children = []
+    for _ in range(runs):
+        children.append(os.fork())
+        if children[-1] == 0:
+            os.close(go[1])
+            os.write(ready[1], b"x")
+            os.read(go[0], 1)  # until the last one that could write has closed it
+            run_id, _ = launch._make_folder(cfg)
+            RunFolder(Path(cfg.hydra.run.dir)).write_config({"run_id": run_id})
+            os._exit(0)
+    for _ in range(runs):
+        os.read(ready[0], 1)
+    os.close(go[1])
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * runs
+"""
+
+
+@pytest.mark.parametrize(("runs", "ids"), [(200, 0), (20, 30)], ids=["200", "those that draw the same id"])
+def test_runs_that_begin_at_once_have_folders_of_their_own(tmp_path, runs, ids):
+    """Forked, and let go at the same moment; the last ones draw from a generator of thirty ids."""
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+    words = [sys.executable, "-c", CLAIMING, str(runs), str(ids)]
+    done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    folders = list((tmp_path / "outputs").glob("*/*"))
+    assert len(folders) == runs
+    told = [strictly(folder / "summary.json")["run_id"] for folder in folders]
+    assert told == [folder.name[-8:] for folder in folders]
+    assert told == [RunFolder(folder).read_config()["run_id"] for folder in folders]
+    assert ids or len(set(told)) == runs
