@@ -41,6 +41,9 @@ class Precision:
     def step(self, optimizer: Optimizer) -> None:
         optimizer.step()
 
+    def discard(self) -> None:
+        """There will be no `step` with the gradients that were unscaled."""
+
     def state_dict(self) -> dict[str, Any]:
         return {}
 
@@ -103,6 +106,10 @@ class FP16(Precision):
     def step(self, optimizer: Optimizer) -> None:
         self.scaler.step(optimizer)
         self.scaler.update()
+
+    def discard(self) -> None:
+        # torch takes one `unscale_` per update; the scale stays what it is, since it isn't to blame.
+        self.scaler.update(self.scaler.get_scale())
 
     def state_dict(self) -> dict[str, Any]:
         return self.scaler.state_dict()

@@ -284,6 +284,7 @@ class Trainer:
             raise TrainingError(f"{error}, and {HOPELESS} steps in a row were skipped: the weights are beyond help")
         assert self.mark is not None
         self.mark.back(random=False)
+        self.precision.discard()
         if progress.skipped & (progress.skipped - 1) == 0:  # 1, 2, 4, 8, …: once is news, the thousandth isn't
             log.warning("%s; the step is skipped (%d so far)", error, progress.skipped)
 
@@ -303,6 +304,7 @@ class Trainer:
         if state is None:
             raise TrainingError(f"{said}, and no checkpoint could be saved to go back to")
         self.optimizer.zero_grad(set_to_none=True)
+        self.precision.discard()
         self.load_state(state)
         self.at_boundary = True
         self.progress.rollbacks = rollbacks
