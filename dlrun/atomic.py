@@ -32,6 +32,8 @@ def atomic_write(path: Path, keep: Path | None = None) -> Iterator[BinaryIO]:
 
 def _keep(path: Path, keep: Path) -> None:
     """Give what `path` names a second name, so that it is never without one."""
+    if keep.exists() and keep.samefile(path):  # a process was killed between this and its rename
+        return  # and rename does nothing between two names of one file: it would leave both
     link = keep.with_name(f".{keep.name}.{os.getpid()}.partial")
     try:
         os.link(path, link)

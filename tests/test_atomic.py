@@ -52,6 +52,16 @@ def test_killed_in_the_middle(tmp_path):
     assert path.read_bytes() == b"old"
 
 
+def test_killed_between_keeping_the_old_file_and_the_rename(tmp_path):
+    """Both names are of one file then, and rename(2) does nothing between two of those: it leaves the source too."""
+    path, keep = tmp_path / "file", tmp_path / "before"
+    path.write_bytes(b"old")
+    os.link(path, keep)
+    with atomic_write(path, keep) as file:
+        file.write(b"new")
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"file": b"new", "before": b"old"}
+
+
 def test_on_disk_before_the_rename_and_the_rename_too(tmp_path, monkeypatch):
     path, calls = tmp_path / "file", []
     fsync, replace = os.fsync, os.replace
