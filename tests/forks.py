@@ -190,8 +190,7 @@ def _mark_points(shared: mmap.mmap, kill_at: int | None) -> None:
 
     def opened(path: Path, mode: str = "r", *args: Any, **options: Any) -> Any:
         file = open_path(path, mode, *args, **options)
-        ours = path.suffix == ".partial" or path.name in ("metrics.csv", "summary.json")
-        return _Halved(file, path, point) if ours and mode[0] in "wax" else file
+        return _Halved(file, path, point) if mode[0] in "wax" else file
 
     Path.open = opened  # type: ignore[assignment, method-assign]
 

@@ -48,17 +48,23 @@ def whole(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     return path, part
 
 
-def survive(forks: Forks, path: Path, kill: Callable[[int], dict[str, Any]]) -> Counter[str]:
-    """Begin a run, kill its part number n as `kill(n)` says, resume it until it is over; returns where it was hit."""
+def survive(forks: Forks, path: Path, kill: Callable[[int, int], dict[str, Any]]) -> Counter[str]:
+    """Begin a run, kill its parts, resume it until it is over; returns where it was hit.
+
+    `kill(begun, resumed)` says how a part dies: the newest of that many that began the run, and that many that resumed.
+    """
     hits: Counter[str] = Counter()
-    for number in range(400):
+    begun = resumed = 0
+    while hits.total() < 400:
         if (path / "config.yaml").exists():
-            workers = 2 * (number % 4 == 3)
+            resumed += 1
+            workers = 2 * (resumed % 4 == 3)
             words = ["resume", f"run={path}", f"data.num_workers={workers}"]
         else:  # it was over before there was a run to go on with
             shutil.rmtree(path, ignore_errors=True)
+            begun += 1
             words = [*RUN, f"hydra.run.dir={path}"]
-        how = kill(number)
+        how = kill(begun, resumed)
         part = forks.run(*words, **how)
         if part.code == 0:
             return hits
@@ -94,7 +100,7 @@ def by_time(forks: Forks, whole: tuple[Path, Part], tmp_path: Path, kills: int, 
     latest = 0.8 * whole[1].seconds  # a part that was killed before its first step brings nothing
     while hits.total() < kills:
         path = tmp_path / f"run{hits.total()}"
-        hits += survive(forks, path, lambda number: {"kill_after": chance.uniform(0, latest)})
+        hits += survive(forks, path, lambda *_: {"kill_after": chance.uniform(0, latest)})
         check(path, whole[0])
     report(hits)
 
@@ -112,8 +118,15 @@ def test_it_survives_200_kills_at_random_moments(forks: Forks, whole: tuple[Path
 def test_it_survives_a_kill_at_each_point_of_writing_a_file(
     forks: Forks, whole: tuple[Path, Part], tmp_path: Path
 ) -> None:
-    """The first part dies at its first point, the second one at its second, and so on: further in each time."""
-    hits = survive(forks, tmp_path / "run", lambda number: {"kill_at": number + 1 + 3 * max(number - 24, 0)})
+    """The first part dies at its first point, the second one at its second, and so on: further in each time.
+
+    From the first that is resumed on the count begins again: these have other points.
+    """
+
+    def further(begun: int, resumed: int) -> dict[str, int]:
+        return {"kill_at": resumed + 3 * max(resumed - 24, 0) if resumed else begun}
+
+    hits = survive(forks, tmp_path / "run", further)
     check(tmp_path / "run", whole[0])
     report(hits)
     assert len(hits) >= 15, hits  # different points
@@ -127,7 +140,7 @@ def test_it_survives_a_kill_at_every_point_there_is(forks: Forks, whole: tuple[P
     for place in range(1, points + 1):
         for second in ({}, {"kill_at": 5 + place % 20}):
             path, ends = tmp_path / f"run{place}", [{"kill_at": place}, second]
-            hits += survive(forks, path, lambda number, ends=ends: ends[number] if number < 2 else {})
+            hits += survive(forks, path, lambda *parts, ends=ends: ends[sum(parts) - 1] if sum(parts) <= 2 else {})
             check(path, whole[0])
             shutil.rmtree(path)
     report(hits)
