@@ -20,6 +20,7 @@ from equality import differences, rows
 
 import dlrun.train
 from dlrun.data.pydocs import paragraphs
+from dlrun.evaluator import Evaluator
 from dlrun.registry import models, optimizers, schedules
 from dlrun.trainer import Trainer
 
@@ -38,6 +39,7 @@ class Stops:
     """Signals that come at chosen places, each once."""
 
     to_come: list[tuple[Place, signal.Signals]] = field(default_factory=list)
+    epoch: int = 0  # that is being evaluated
 
     def at(self, place: Place) -> None:
         if self.to_come and self.to_come[0][0] == place:
@@ -46,22 +48,28 @@ class Stops:
 
 @pytest.fixture
 def stops(monkeypatch: pytest.MonkeyPatch) -> Stops:
-    stops, update, forward, test = Stops(), Trainer._update, Trainer._forward, dlrun.train.evaluate_best
+    stops, update, end_epoch = Stops(), Trainer._update, Trainer._end_epoch
+    forward, test = Evaluator._forward, dlrun.train.evaluate_best
 
     def updated(trainer: Trainer, *args: Any) -> None:
         update(trainer, *args)
         stops.at(trainer.progress.step + 1)
 
-    def evaluated(trainer: Trainer, *args: Any) -> Any:
-        stops.at(f"evaluation {trainer.progress.epoch + 1}")
-        return forward(trainer, *args)
+    def ended(trainer: Trainer) -> None:
+        stops.epoch = trainer.progress.epoch + 1
+        end_epoch(trainer)
+
+    def evaluated(*args: Any) -> Any:
+        stops.at(f"evaluation {stops.epoch}")
+        return forward(*args)
 
     def tested(*args: Any) -> Any:
         stops.at("test")
         return test(*args)
 
     monkeypatch.setattr(Trainer, "_update", updated)
-    monkeypatch.setattr(Trainer, "_forward", evaluated)
+    monkeypatch.setattr(Trainer, "_end_epoch", ended)
+    monkeypatch.setattr(Evaluator, "_forward", evaluated)
     monkeypatch.setattr(dlrun.train, "evaluate_best", tested)
     return stops
 
