@@ -70,8 +70,11 @@ class CheckpointWriter:
 
     def keep_batch(self, record: Mapping[str, Any]) -> None:
         """Note a batch that made numbers go wrong, for a replay."""
-        with atomic_write(self.folder.bad_batch) as file:
-            file.write(json.dumps(record, indent=2).encode() + b"\n")
+        try:
+            with atomic_write(self.folder.bad_batch) as file:
+                file.write(json.dumps(record, indent=2).encode() + b"\n")
+        except OSError as error:  # no reason to end a run that can go back, nor to hide why it ends
+            log.error("%s couldn't be written: %s", self.folder.bad_batch, error)
 
     def _write(self) -> None:
         folder = self.folder
