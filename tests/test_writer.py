@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import resource
 import shutil
@@ -300,6 +301,7 @@ def test_a_process_of_the_lowest_priority_saves_too(everybodys: Path) -> None:
 # ---- a whole run on a disk that fills up
 
 FILLING = """
+import json
 import os
 import resource
 from pathlib import Path
@@ -439,3 +441,13 @@ def test_a_disk_that_is_full_before_it_begins(filling: Path) -> None:
 def under_a_limit_of_nothing(folder: Path, words: list[str]) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
     under_a_limit(folder, {}, words)
+
+
+def test_a_bad_batch_that_cannot_be_noted_is_told(folder: RunFolder, caplog: pytest.LogCaptureFixture) -> None:
+    writer = CheckpointWriter(folder, CONSTANT)
+    (folder.bad_batch / "in the way").mkdir(parents=True)
+    writer.keep_batch({"indices": [[1, 2]]})
+    assert "nonfinite_batch.json couldn't be written: [Errno 21] Is a directory" in caplog.text
+    shutil.rmtree(folder.bad_batch)
+    writer.keep_batch({"indices": [[1, 2]]})
+    assert json.loads(folder.bad_batch.read_text()) == {"indices": [[1, 2]]}
