@@ -32,6 +32,10 @@ class TrainingError(Exception):
     """The run can't go on, and it is nobody's typing mistake: one clear line, exit code 1, no traceback needed."""
 
 
+class StopSignal(SystemExit):
+    """SIGTERM or SIGUSR1 outside of a training; not what a module means that calls `sys.exit` when it is imported."""
+
+
 class RunFailed(Exception):
     """A run that began and didn't end well; its folder and its log have been told already."""
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-from dlrun.errors import UserError
+from dlrun.errors import StopSignal, UserError
 
 
 def load_plugins(names: Sequence[str]) -> None:
@@ -19,11 +19,15 @@ def load_plugins(names: Sequence[str]) -> None:
     for name in names:
         try:
             importlib.import_module(name)
+        except StopSignal:
+            raise
         except (Exception, SystemExit) as error:
             raise UserError(f"plugins: can't import '{name}': {_one_line(error)}") from error
     for entry in metadata.entry_points(group="dlrun.plugins"):
         try:
             entry.load()
+        except StopSignal:
+            raise
         except (Exception, SystemExit) as error:
             raise UserError(f"plugins: entry point '{entry.name}': {_one_line(error)}") from error
 

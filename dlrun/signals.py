@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from dlrun.errors import StopSignal
+
 # SIGUSR1 is what SLURM sends ahead of its time limit (--signal=USR1@90), and stands for SIGTERM.
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143}
 
@@ -19,7 +21,7 @@ def stop_as_exit() -> None:
 
 
 def _exit(number: int) -> None:
-    raise SystemExit(EXIT_CODES[signal.Signals(number)])
+    raise StopSignal(EXIT_CODES[signal.Signals(number)])
 
 
 @contextmanager

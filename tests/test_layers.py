@@ -26,6 +26,7 @@ WITHIN = {
     ("weights", "checkpoint"),
     ("weights", "runfolder"),
     ("transfer", "weights"),
+    ("signals", "errors"),
     ("writer", "checkpoint"),
     ("writer", "runfolder"),
     ("build", "config"),
