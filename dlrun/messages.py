@@ -39,6 +39,8 @@ def farewell(path: str, summary: Mapping[str, Any], monitor: str, resumable: boo
         log.info("stopped early: %s", "time is up" if summary.get("out_of_time") else f"{monitor} hasn't improved")
     if status == "preempted":
         log.info("stopped by %s after step %s", summary["error"], summary.get("steps"))
+    if skipped := summary.get("skipped_steps"):
+        log.info("%d steps were skipped: their loss or gradient wasn't finite", skipped)
     if best:
         log.info("best   %s %s in epoch %d", monitor, _value(monitor, best[monitor]), best["epoch"])
     if test:
