@@ -222,7 +222,7 @@ def test_workers(check: Check, before: int, after: int) -> None:
 
 
 OPTIONS: dict[str, tuple[list[str], list[Place]]] = {
-    "cutmix": (["augment=strong", "augment.cutmix=0.5"], [3, 6]),
+    "cutmix": (["augment=light", "augment.mixup=0", "augment.cutmix=0.5"], [3, 6]),
     "standard augmentation": (["augment=standard"], [3, 6]),
     "clipping and l1": (["trainer.gradient_clip_val=0.1", "optimizer.l1=0.01"], [3, 6]),
     "bf16": (["precision=bf16"], [3, 6]),
@@ -263,6 +263,14 @@ def test_a_run_is_extended_as_if_it_had_been_begun_so(dlrun: CommandLine, whole:
     assert dlrun(*words, "trainer.max_epochs=2", "hydra.run.dir=run").code == 0
     result = dlrun("resume", "run=run", "trainer.max_epochs=4")
     assert result.code == 0, result.err
+    assert differences(reference, dlrun.folder / "run") == []
+
+
+def test_more_patience_is_as_if_it_had_been_there_from_the_start(dlrun: CommandLine, whole: Whole) -> None:
+    words = [*STATEFUL, *MLP, "optimizer.lr=1e-30", "optimizer.weight_decay=0", "trainer.max_epochs=6"]
+    reference = whole(*words, "trainer.patience=3")
+    assert dlrun(*words, "trainer.patience=2", "hydra.run.dir=run").code == 0
+    assert dlrun("resume", "run=run", "trainer.patience=3").code == 0
     assert differences(reference, dlrun.folder / "run") == []
 
 

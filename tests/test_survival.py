@@ -99,7 +99,7 @@ def by_time(forks: Forks, whole: tuple[Path, Part], tmp_path: Path, kills: int, 
     chance, hits = random.Random(seed), Counter[str]()
     latest = 0.8 * whole[1].seconds  # a part that was killed before its first step brings nothing
     while hits.total() < kills:
-        path = tmp_path / f"run{hits.total()}"
+        path = tmp_path / str(hits.total()) / "run"
         hits += survive(forks, path, lambda *_: {"kill_after": chance.uniform(0, latest)})
         check(path, whole[0])
     report(hits)
@@ -139,7 +139,7 @@ def test_it_survives_a_kill_at_every_point_there_is(forks: Forks, whole: tuple[P
     hits, points = Counter[str](), whole[1].points
     for place in range(1, points + 1):
         for second in ({}, {"kill_at": 5 + place % 20}):
-            path, ends = tmp_path / f"run{place}", [{"kill_at": place}, second]
+            path, ends = tmp_path / str(place) / "run", [{"kill_at": place}, second]
             hits += survive(forks, path, lambda *parts, ends=ends: ends[sum(parts) - 1] if sum(parts) <= 2 else {})
             check(path, whole[0])
             shutil.rmtree(path)
