@@ -25,6 +25,13 @@ def check_extension(before: Config, after: Config, run: Run, step: int) -> None:
         raise UserError(f"trainer.max_epochs: {new.total_steps} steps, but {step} are done already; only more can be")
     if new.total_steps == old.total_steps and before.schedule == after.schedule:
         return
+    done = step % old.steps_per_epoch
+    if step == old.total_steps and done:
+        log.warning(
+            "trainer.max_steps ended the last epoch after %d of its %d steps, and that is how it stays: the run goes "
+            "on with a new epoch, which one begun with %d steps wouldn't have done there",
+            *(done, old.steps_per_epoch, new.total_steps),
+        )
     rate, mode = run.parts["optimizer"].param_groups[0]["lr"], run.limits.mode
     was, becomes = build_schedule(before, old, rate, mode), run.parts["schedule"]
     epochs = f"{run.limits.max_epochs} epochs, {new.total_steps:,} steps instead of {old.total_steps:,}"

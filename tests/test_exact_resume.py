@@ -266,6 +266,14 @@ def test_a_run_is_extended_as_if_it_had_been_begun_so(dlrun: CommandLine, whole:
     assert differences(reference, dlrun.folder / "run") == []
 
 
+def test_a_run_that_ended_within_an_epoch_is_extended_with_a_word_about_it(dlrun: CommandLine) -> None:
+    assert dlrun(*STATEFUL, *MLP, "scheduler=none", "trainer.max_steps=6", "hydra.run.dir=run").code == 0
+    result = dlrun("resume", "run=run", "trainer.max_steps=12")
+    assert result.code == 0
+    assert "after 2 of its 4 steps" in result.out
+    assert [row["step"] for row in rows(dlrun.folder / "run")] == ["4", "6", "10", "12"]
+
+
 def test_more_patience_is_as_if_it_had_been_there_from_the_start(dlrun: CommandLine, whole: Whole) -> None:
     words = [*STATEFUL, *MLP, "optimizer.lr=1e-30", "optimizer.weight_decay=0", "trainer.max_epochs=6"]
     reference = whole(*words, "trainer.patience=3")
