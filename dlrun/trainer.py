@@ -69,6 +69,8 @@ class Trainer:
         self.saved: tuple[int, int, int] | None = None  # the place that the newest checkpoint is of
         self.saved_at = self.began = time.monotonic()
         self.overdue = False  # a checkpoint that had to wait for the one before it
+        # Where a run may go back to must not depend on how fast the disk is.
+        self.punctual = limits.on_nonfinite == "rollback"
 
     def fit(self) -> Status:
         """Train until the steps are done, nothing improves any more, or somebody or the clock says stop."""
@@ -154,7 +156,7 @@ class Trainer:
                 self._log()
             now = time.monotonic()
             progress.epoch_seconds = now - epoch_began
-            if self._save_is_due(now) and not self.writer.busy:
+            if self._save_is_due(now) and (self.punctual or not self.writer.busy):
                 self._save()
             if progress.step >= limits.max_steps or self.stop_requested or now - self.began >= limits.max_seconds:
                 break
@@ -254,13 +256,15 @@ class Trainer:
         if (value := row[limits.monitor]) is not None:
             self.schedule.observe(value)
         self.tracker.epoch(row)
-        self.overdue = not improved and self.writer.busy  # no better: it can wait for a write in flight
+        self.overdue = not improved and not self.punctual and self.writer.busy  # no better: it can wait for a write
         if not self.overdue:
             self._save(improved)
 
     def _save_is_due(self, now: float) -> bool:
         every, saved = self.limits.save_every, 0 if self.saved is None else self.saved[1]
         by_steps = every is not None and self.progress.step // every > saved // every
+        if self._epoch_is_trained():  # its end is saved as soon as it is evaluated
+            by_steps = False
         return by_steps or self.overdue or now - self.saved_at >= self.limits.save_every_seconds
 
     def _save(self, best: bool = False) -> None:

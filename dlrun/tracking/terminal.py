@@ -48,7 +48,7 @@ class Terminal(Quiet):
     def start_epoch(self, epoch: int, samples: int, done: int) -> Any:
         """The bar of `epoch` (counted from 1), to be told by `update(n)` of every n samples."""
         self.bar = tqdm(
-            desc=f"epoch {epoch:>{self.width}}/{self.epochs}",
+            desc=self._place(epoch),
             total=samples,
             initial=done,
             unit=" samples",
@@ -71,7 +71,7 @@ class Terminal(Quiet):
         known = {key: value for key, value in row.items() if value is not None}
         train, val = (_words(known, (f"{split}/loss", f"{split}/acc")) for split in ("train", "val"))
         parts = [
-            f"epoch {int(known['epoch']):>{self.width}}/{self.epochs}",
+            self._place(int(known["epoch"])),
             f"train {train}",
             f"val {val}" if val else "",
         ]
@@ -81,6 +81,10 @@ class Terminal(Quiet):
     def finish(self, summary: dict[str, Any]) -> None:
         if self.bar is not None:
             self.bar.close()
+
+    def _place(self, epoch: int) -> str:
+        # A run whose last epoch was cut off, and that was then extended, has one more.
+        return f"epoch {epoch:>{self.width}}/{max(self.epochs, epoch)}"
 
 
 def _words(metrics: dict[str, float], names: tuple[str, ...]) -> str:
