@@ -17,6 +17,8 @@ import wandb
 from command_line import CommandLine
 from wandb_server import API_KEY, WandbServer
 
+from dlrun.tracking.wandb import session
+
 QUICK = ["data.limit=250", "model=mlp", "model.hidden_sizes=[16]", "trainer.max_epochs=2", "augment=none"]
 
 
@@ -25,6 +27,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[WandbSer
     """Credentials and a server for them."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setattr(session, "PATIENCE", 10.0)  # a busy machine isn't a dead server
     with WandbServer() as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         monkeypatch.setenv("WANDB_API_KEY", API_KEY)

@@ -17,6 +17,7 @@ import wandb
 from test_wandb_tracker import PREDICTIONS, summary, tracker
 from wandb_server import API_KEY, Manners, RecordedRun, WandbServer
 
+from dlrun.tracking.wandb import session
 from dlrun.tracking.wandb.core import core
 from dlrun.tracking.wandb.parts import numbers, parts
 
@@ -66,7 +67,12 @@ def assert_whole(run: RecordedRun, steps: int) -> None:
 @pytest.mark.parametrize("when", ["start", "middle", "end"])
 @pytest.mark.parametrize("manners", FAILURES)
 def test_nobody_waits_and_nothing_is_lost(
-    manners: Manners, when: str, server: WandbServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    manners: Manners,
+    when: str,
+    server: WandbServer,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     caplog.set_level("INFO", "dlrun")
     if when == "start":
@@ -91,6 +97,7 @@ def test_nobody_waits_and_nothing_is_lost(
     server.turn("works")
     upload(caplog.text)
     assert_whole(server.runs["lost"], 40)
+    monkeypatch.setattr(session, "PATIENCE", 10.0)  # a busy machine isn't a dead server
     again = tracker(tmp_path, "again")
     again.finish(summary(0))
     assert server.runs["again"].complete, "a later run in this process is online again"

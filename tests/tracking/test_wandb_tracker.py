@@ -15,7 +15,7 @@ from wandb_server import API_KEY, WandbServer
 
 from dlrun.errors import UserError
 from dlrun.tracking import Mistake, Predictions
-from dlrun.tracking.wandb import WandB
+from dlrun.tracking.wandb import WandB, session
 from dlrun.tracking.wandb.parts import numbers, parts
 
 CONFIG = {"seed": 3, "model": {"name": "cnn", "channels": [32, 64]}, "notes": None}
@@ -35,6 +35,7 @@ def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setattr(session, "PATIENCE", 10.0)  # a busy machine isn't a dead server
     yield
     wandb.teardown()
 
