@@ -62,24 +62,8 @@ def _single(cfg: DictConfig) -> None:
         return
     run_id, made = _make_folder(cfg)
     path = Path(cfg.hydra.run.dir)
-    cfg.hydra.mode = RunMode.RUN
-    callbacks = Callbacks(cfg)
-    callbacks.on_run_start(config=cfg, config_name=cfg.hydra.job.config_name)
-    loader = GlobalHydra.instance().config_loader()
     try:
-        try:
-            result = run_job(
-                hydra_context=HydraContext(config_loader=loader, callbacks=callbacks),
-                task_function=partial(_train, run_id),
-                config=cfg,
-                job_dir_key="hydra.run.dir",
-                job_subdir_key=None,
-            )
-        except MISTAKES as error:  # what the job raises is in the result: this is about hydra.job_logging and the like
-            raise explained(error) from error
-        callbacks.on_run_end(config=cfg, config_name=cfg.hydra.job.config_name, job_return=result)
-        if isinstance(result._return_value, BaseException):  # `return_value` would print a line of its own
-            raise result._return_value
+        _run_job(cfg, run_id)
     except BaseException as error:
         # What failed with a traceback keeps its folder; what was refused or interrupted before it began leaves nothing.
         begun = "parameters" in RunFolder(path).read_summary() or isinstance(error, RunFailed)
@@ -90,6 +74,29 @@ def _single(cfg: DictConfig) -> None:
         raise
     finally:
         RunFolder(path).release()
+
+
+def _run_job(cfg: DictConfig, run_id: str) -> None:
+    """What `hydra.main` does around a job: its callbacks, `.hydra/`, logging."""
+    cfg.hydra.mode = RunMode.RUN
+    callbacks = Callbacks(cfg)
+    callbacks.on_run_start(config=cfg, config_name=cfg.hydra.job.config_name)
+    loader = GlobalHydra.instance().config_loader()
+    try:
+        result = run_job(
+            hydra_context=HydraContext(config_loader=loader, callbacks=callbacks),
+            task_function=partial(_train, run_id),
+            config=cfg,
+            job_dir_key="hydra.run.dir",
+            job_subdir_key=None,
+        )
+    except OSError:
+        raise
+    except MISTAKES as error:  # what the job raises is in the result: this is about hydra.job_logging and the like
+        raise explained(error) from error
+    callbacks.on_run_end(config=cfg, config_name=cfg.hydra.job.config_name, job_return=result)
+    if isinstance(result._return_value, BaseException):  # `return_value` would print a line of its own
+        raise result._return_value
 
 
 def _begun_by_this_job(cfg: DictConfig) -> Path | None:
