@@ -26,7 +26,6 @@ MAY_CHANGE = {
     *(f"trainer.{name}" for name in ("on_nonfinite", "max_rollbacks", "on_oom", "enable_progress_bar")),
     *("scheduler.total_steps", "data.root", "data.file", "data.num_workers", "device", "tags", "notes", "plugins"),
 }
-NOT_BIT_FOR_BIT = {"trainer.num_threads", "device"}
 TOPS = ("outputs", "multirun")  # where `last` looks
 
 
@@ -73,8 +72,6 @@ def resume(path: Path, overrides: Sequence[str]) -> None:
             log.info("nothing left to do: %s is %s", path, summary["status"].replace("_", " "))
             log.info("to go on with it: trainer.max_epochs=… (or max_steps, max_time, patience)")
             return
-        for key in NOT_BIT_FOR_BIT & {word.partition("=")[0] for word in overrides}:
-            log.warning("with another %s the run goes on, but not bit for bit as it would have", key)
         from dlrun.train import Job, Resumption, train
 
         logging.captureWarnings(True)

@@ -131,6 +131,7 @@ def _prepare(config: Mapping[str, Any], folder: RunFolder, job: Job) -> Session:
         log.info("%s", run.transfer)
     if job.resumes is not None:
         _restore(found, trainer, writer, folder)
+        _tell_of_changes(parse(job.resumes.before), typed)
         _note_resume(folder, job.resumes, trainer)
         folder.write_config(config)
     facts: dict[str, Any] = {"parameters": sum(p.numel() for p in trainer.weights.parameters())}
@@ -174,6 +175,14 @@ def _restore(
             log.warning("best.pt isn't of epoch %d, the best so far; it counts from here on", progress.best["epoch"])
             progress.best = {}
     trainer.tracker.rewind(progress.epoch, progress.step, progress.rollbacks)
+
+
+def _tell_of_changes(before: Config, now: Config) -> None:
+    """What may change, but leaves its trace in the last bits."""
+    threads = before.trainer.num_threads, now.trainer.num_threads
+    for key, (then, becomes) in {"trainer.num_threads": threads, "device": (before.device, now.device)}.items():
+        if then != becomes:
+            log.warning("with another %s the run goes on, but not bit for bit as it would have", key)
 
 
 def _is_of_epoch(path: Path, epoch: float) -> bool:
