@@ -429,6 +429,17 @@ def test_a_disk_that_has_room_again_has_everything(run: Callable[..., None], fil
         assert "metrics.csv couldn't be written: [Errno 27] File too large; its rows are kept" in process.output
 
 
+@pytest.mark.parametrize("tracking", ["tensorboard", "[wandb,tensorboard]"])
+def test_trackers_on_a_full_disk_cost_no_run(filling: Path, tracking: str) -> None:
+    offline = ["tracking.wandb.mode=offline"] if "wandb" in tracking else []
+    words = [*WORDS[:1], f"tracking={tracking}", *offline, *WORDS[2:], "trainer.log_every_n_steps=1"]
+    process = Process(under_a_limit, filling, {"FULL_AT": "11", "ROOM_AT": "23"}, words)
+    assert process.wait() == 0, process.output
+    _, summary, rows = results(filling)
+    assert (summary["status"], len(rows)) == ("finished", 4)
+    assert process.output.count("TensorBoard failed; the run goes on without it") <= 1
+
+
 def test_a_disk_that_is_full_before_it_begins(filling: Path) -> None:
     process = Process(under_a_limit_of_nothing, filling, WORDS)
     assert process.wait() == 2, process.output
