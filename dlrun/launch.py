@@ -71,6 +71,8 @@ def _single(cfg: DictConfig) -> None:
             logging.shutdown()
             logging.getLogger().handlers.clear()  # the log goes with the folder
             _remove(path, made)
+        if isinstance(error, OSError) and not begun:  # the disk is full, most likely
+            raise UserError(f"hydra.run.dir: can't write to {path} ({error.strerror})") from error
         raise
     finally:
         RunFolder(path).release()
