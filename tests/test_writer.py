@@ -440,8 +440,10 @@ def test_trackers_on_a_full_disk_cost_no_run(filling: Path, tracking: str) -> No
     assert process.output.count("TensorBoard failed; the run goes on without it") <= 1
 
 
-def test_a_disk_that_is_full_before_it_begins(filling: Path) -> None:
-    process = Process(under_a_limit_of_nothing, filling, WORDS)
+@pytest.mark.parametrize("size", [0, 600, 1500])
+def test_a_disk_that_is_full_before_it_begins(filling: Path, size: int) -> None:
+    """Files of `size` bytes still fit: none at all, summary.json, and the first that Hydra writes."""
+    process = Process(with_files_of, filling, size, WORDS)
     assert process.wait() == 2, process.output
     assert process.output.startswith("dlrun: hydra.run.dir: can't write to outputs/")
     assert process.output.endswith("(File too large)\n")
@@ -449,8 +451,8 @@ def test_a_disk_that_is_full_before_it_begins(filling: Path) -> None:
     assert [path.name for path in filling.iterdir()] == ["filling.py"]
 
 
-def under_a_limit_of_nothing(folder: Path, words: list[str]) -> None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+def with_files_of(folder: Path, size: int, words: list[str]) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
     under_a_limit(folder, {}, words)
 
 
