@@ -65,7 +65,10 @@ def resume(path: Path, overrides: Sequence[str]) -> None:
     summary, before = folder.read_summary(), folder.read_config()
     config = changed(before, overrides)
     _check_plugins(before, overrides)
-    folder.reopen()
+    try:
+        folder.reopen()
+    except OSError as error:
+        raise UserError(f"run: can't write to {path} ({error.strerror})") from error
     try:
         configure_logging(folder)
         if summary["status"] in ("finished", "stopped_early") and config == before:

@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from signal import Signals
@@ -82,7 +83,8 @@ def train(config: Mapping[str, Any], job: Job) -> float | None:
     except Exception as error:
         log.exception("the run failed before it began")
         message = f"{type(error).__name__}: {error}"
-        folder.update_summary(**fails, error=message, seconds=time.monotonic() - began)
+        with suppress(OSError):  # which may be what it failed for
+            folder.update_summary(**fails, error=message, seconds=time.monotonic() - began)
         raise RunFailed(message, 1) from error
     except (KeyboardInterrupt, SystemExit) as error:
         folder.update_summary(**_interrupted(error), seconds=time.monotonic() - began)
