@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -14,9 +16,10 @@ import torch
 import wandb
 import yaml
 from command_line import CommandLine, Result
-from processes import Dlrun
+from processes import Dlrun, Process
 
 from dlrun import checkpoint
+from dlrun.cli import main
 from dlrun.registry import models
 
 QUICK = ["tracking=none", "model=perceptron", "data=breast_cancer", "augment=none", "scheduler=none"]
@@ -263,6 +266,30 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(dlrun: C
     assert dlrun(*QUICK[:-1], *words, "hydra.run.dir=fresh").code == 0
     assert rows(run) == rows(dlrun.folder / "fresh")
     assert (summary(run)["status"], len(rows(run))) == ("finished", 2)
+
+
+def on_a_full_disk(folder: Path, size: int, words: list[str]) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    os.chdir(folder)
+    sys.argv = ["dlrun", *words]
+    main()
+
+
+@pytest.mark.parametrize(("size", "code"), [(0, 2), (100, 1)])
+def test_a_full_disk_costs_a_resume_and_not_the_run(dlrun: CommandLine, run: Path, size: int, code: int) -> None:
+    """Not even the lock can be noted; or that much fits, but no summary."""
+    before = contents(run)
+    process = Process(on_a_full_disk, dlrun.folder, size, ["resume", "run=run", "trainer.max_epochs=3"])
+    assert process.wait() == code, process.output
+    assert "File too large" in process.output
+    if code == 2:
+        assert process.output == "dlrun: run: can't write to run (File too large)\n"
+    ours = {".lock", "dlrun.log"}
+    assert {k: v for k, v in contents(run).items() if k not in ours} == {
+        k: v for k, v in before.items() if k not in ours
+    }
+    assert dlrun("resume", "run=run", "trainer.max_epochs=3").code == 0
+    assert len(rows(run)) == 3
 
 
 # ---- secrets
