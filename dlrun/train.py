@@ -100,7 +100,7 @@ def train(config: Mapping[str, Any], job: Job) -> float | None:
     with stop_signals(ask, leave) as received:
         outcome = _fit_and_test(session, folder, received)
         summary = _close(session, folder, outcome, session.earlier + time.monotonic() - began)
-    if Signals.SIGUSR1 in received and slurm.job() is not None:
+    if summary["status"] == "preempted" and Signals.SIGUSR1 in received and slurm.job() is not None:
         slurm.requeue()
     if summary["exit_code"] != 0:
         raise RunFailed(str(summary["error"]), summary["exit_code"])
