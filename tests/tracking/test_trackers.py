@@ -170,9 +170,12 @@ def test_a_disk_without_room_for_a_row(tmp_path: Path) -> None:
     assert [int(line[0]) for line in read(tmp_path / "metrics.csv")[1:]] == list(range(1, 32))
 
 
-def test_tensorboard_shows_no_value_twice_after_a_return(tmp_path: Path) -> None:
+def test_tensorboard_shows_no_value_twice_after_a_return(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.summary.writer import event_file_writer
 
+    # Files are read in the order of their names, which end in this process's count of them: 10 comes before 9.
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
     first = TensorBoard(tmp_path)
     for step in range(1, 8):
         first.step({"train/loss": float(step)}, step)
