@@ -95,7 +95,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=args.folder) as path:
         folder = RunFolder(Path(path))
         folder.checkpoints.mkdir()
-        writer = CheckpointWriter(folder, {"config": {}, "spec": {}, "run_id": None, "data": None})
+        writer = CheckpointWriter(folder, {"config": {}, "spec": {}, "run_id": None, "data": None, "machine": None})
         saving, never = trainer(writer), trainer(Nowhere())
         for one in (saving, never):  # fresh memory and caches
             epoch(one)

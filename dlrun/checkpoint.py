@@ -20,7 +20,8 @@ log = logging.getLogger("dlrun")
 
 FORMAT = 2
 FIRST_KEYS = {"format", "model", "ema", "optimizer", "scheduler", "scaler", "random", "progress", "config", "spec"}
-KEYS = FIRST_KEYS | {"run_id", "data"}  # the W&B run's id too; a fingerprint of each split
+# `run_id` is the W&B run's id too, `data` a fingerprint of each split, `machine` what bits depend on beside the config.
+KEYS = FIRST_KEYS | {"run_id", "data", "machine"}
 
 
 class DamagedError(UserError):
@@ -69,7 +70,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         raise UserError(f"{path} isn't a checkpoint of dlrun")
     if state["format"] > FORMAT:
         raise UserError(f"{path} has format {state['format']}, this dlrun reads up to {FORMAT}; upgrade dlrun")
-    return {"run_id": None, "data": None, **state, "format": FORMAT}  # format 1 had neither
+    return dict.fromkeys(KEYS) | state | {"format": FORMAT}  # format 1 had fewer
 
 
 def load_newest(paths: Sequence[Path], device: torch.device | str = "cpu") -> tuple[dict[str, Any], Path] | None:

@@ -12,6 +12,8 @@ from pathlib import Path
 from signal import Signals
 from typing import Any
 
+import torch
+
 from dlrun import checkpoint, slurm
 from dlrun.build import Run, build
 from dlrun.config import Config, parse
@@ -124,8 +126,9 @@ def _prepare(config: Mapping[str, Any], folder: RunFolder, job: Job) -> Session:
     header(typed, run, job.choices)
     terminal = Terminal(run.limits.max_epochs, typed.trainer.enable_progress_bar)
     trackers = Trackers(MetricsFile(folder.metrics), terminal, *_chosen_trackers(typed, config, run, folder, job))
-    constant = {"config": dict(config), "spec": run.spec.plain(), "run_id": job.run_id, "data": data}
-    writer = CheckpointWriter(folder, constant)
+    machine = {"device": run.device.type, "trainer.num_threads": torch.get_num_threads()}
+    constant = {"config": dict(config), "spec": run.spec.plain()}
+    writer = CheckpointWriter(folder, constant | {"run_id": job.run_id, "data": data, "machine": machine})
     trainer = run.trainer(
         trackers, terminal, writer, Profiler(folder.path / "bench") if typed.trainer.profile else None
     )
@@ -133,12 +136,14 @@ def _prepare(config: Mapping[str, Any], folder: RunFolder, job: Job) -> Session:
         log.info("%s", run.transfer)
     if job.resumes is not None:
         _restore(found, trainer, writer, folder)
-        _tell_of_changes(parse(job.resumes.before), typed)
+        _compare_machines(found, machine)
         _note_resume(folder, job.resumes, trainer)
         folder.write_config(config)
     facts: dict[str, Any] = {"parameters": sum(p.numel() for p in trainer.weights.parameters())}
-    folder.update_summary(**facts, versions=versions(), git=git_state())
-    return Session(run, trainer, writer, trackers, trainer.progress.seconds)
+    summary = folder.update_summary(**facts, versions=versions(), git=git_state())
+    # A part that was killed told nothing; the checkpoint knows at least how long it had trained.
+    earlier = max(trainer.progress.seconds, summary.get("seconds") or 0.0)
+    return Session(run, trainer, writer, trackers, earlier)
 
 
 def _check_data(before: Mapping[str, str] | None, now: Mapping[str, str]) -> None:
@@ -179,12 +184,15 @@ def _restore(
     trainer.tracker.rewind(progress.epoch, progress.step, progress.rollbacks)
 
 
-def _tell_of_changes(before: Config, now: Config) -> None:
+def _compare_machines(found: tuple[dict[str, Any], Path] | None, now: Mapping[str, Any]) -> None:
     """What may change, but leaves its trace in the last bits."""
-    threads = before.trainer.num_threads, now.trainer.num_threads
-    for key, (then, becomes) in {"trainer.num_threads": threads, "device": (before.device, now.device)}.items():
-        if then != becomes:
-            log.warning("with another %s the run goes on, but not bit for bit as it would have", key)
+    before = now if found is None or found[0]["machine"] is None else found[0]["machine"]
+    for key, value in now.items():
+        if before.get(key) != value:
+            log.warning(
+                "with another %s (%s, it was %s) the run goes on, but not bit for bit as it would have",
+                *(key, value, before.get(key)),
+            )
 
 
 def _is_of_epoch(path: Path, epoch: float) -> bool:

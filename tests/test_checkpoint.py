@@ -37,6 +37,7 @@ def state(**changes):
         "spec": {"shape": (3,), "class_names": ("a", "b")},
         "run_id": "abcd1234",
         "data": {"train": "0123"},
+        "machine": {"device": "cpu", "trainer.num_threads": 1},
     }
     return whole | changes
 

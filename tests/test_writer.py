@@ -24,7 +24,9 @@ from dlrun.cli import main
 from dlrun.runfolder import RunFolder
 from dlrun.writer import CheckpointWriter, copied
 
-CONSTANT = {"config": {"seed": 0}, "spec": {"shape": (3,)}, "run_id": "abcd1234", "data": {"train": "0123"}}
+CONSTANT = {"config": {"seed": 0}, "spec": {"shape": (3,)}, "run_id": "abcd1234", "data": {"train": "0123"}} | {
+    "machine": {}
+}
 NOBODY = 65534
 
 
