@@ -595,7 +595,7 @@ def test_a_clock_that_jumps_back_is_of_no_consequence(dlrun: CommandLine) -> Non
     summary = dlrun.summary("run")
     assert (summary["status"], summary["epochs"]) == ("finished", 5)
     assert summary["samples_per_second"] > 0
-    assert next(jumps) > 10
+    assert next(jumps) >= 1  # somebody looked
 
 
 @pytest.mark.parametrize(
