@@ -67,7 +67,7 @@ def build(config: Config) -> Run:
     source = build_source(config)
     spec = source.spec
     model = build_model(config, spec)
-    transferred = None if config.init_from is None else transfer(model, Path(config.init_from), spec)
+    transferred = None if config.init_from is None else transfer(model, Path(config.init_from).expanduser(), spec)
     model.to(device)
     channels_last = _channels_last(options.channels_last, model, spec)
     if channels_last:

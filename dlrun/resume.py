@@ -41,7 +41,7 @@ def run(words: Sequence[str]) -> int:
 def find(name: str) -> Path:
     """The run folder that `name` is, or that `last` stands for: the one that was begun last."""
     if name != "last":
-        path = Path(name)
+        path = Path(name).expanduser()  # the shell doesn't, after an equals sign
         if not path.is_dir():
             siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
             raise UserError(f"run: no folder '{name}'{choices(path.name, siblings).partition(' (choose')[0]}")
