@@ -79,20 +79,21 @@ def load_newest(paths: Sequence[Path], device: torch.device | str = "cpu") -> tu
     Raises DamagedError if all that are there are damaged, UserError as `load` does.
     """
     damaged: DamagedError | None = None
-    for path in paths:
-        if not path.exists():
-            continue
+    there = [path for path in paths if path.exists()]
+    if there and there[0] != paths[0]:
+        log.warning("%s is missing", paths[0].name)
+    for path in there:
         try:
             state = load(path, device)
         except DamagedError as error:
             log.error("%s", error)
             damaged = error
             continue
-        if damaged is not None:
-            log.warning("going back to the one before: %s, step %d", path.name, state["progress"]["step"])
+        if path != paths[0]:
+            log.warning("going back to %s, of step %d", path.name, state["progress"]["step"])
         return state, path
     if damaged is not None:
-        raise DamagedError("every checkpoint of this run is damaged: " + ", ".join(str(p) for p in paths if p.exists()))
+        raise DamagedError("every checkpoint of this run is damaged: " + ", ".join(map(str, there)))
     return None
 
 

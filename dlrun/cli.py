@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import NoReturn
 
-from dlrun import __version__
-from dlrun.errors import RunFailed, UserError, choices
-from dlrun.signals import stop_as_exit
+from dlrun import __version__, slurm
+from dlrun.errors import RunFailed, StopSignal, UserError, choices
+from dlrun.signals import asked_to_stop, stop_as_exit
 
 HELP = """\
 dlrun: a config-driven experiment runner for deep learning
@@ -25,6 +29,13 @@ Choosing and overriding (dlrun --cfg job shows every key):
   dlrun init_from=DIR                                begin with the weights of another run
   dlrun -m model=mlp,cnn seed=0,1,2                  one job for each combination
 
+Going on (dlrun resume run=DIR):
+  trainer.max_epochs= max_steps= max_time= patience=            longer; max_time counts all parts of a run together
+  scheduler.total_steps=                                        what a longer run means for the learning rate
+  trainer.checkpoint_every= checkpoint_every_n_steps= log_every_n_steps= on_nonfinite= max_rollbacks= on_oom=
+  trainer.num_threads= profile= enable_progress_bar=  data.root= data.file= data.num_workers=  device=  tracking=none
+  tracking.wandb.mode=…  tags=  notes=  plugins=[…]             (all else would make it another run: init_from=DIR)
+
 Flags:
   -m, --multirun                    run a job for each combination of comma-separated values
   --cfg job|hydra|all               print the config and stop; add --resolve to fill in ${references}
@@ -35,12 +46,34 @@ Flags:
   --version, --help
   eval "$(dlrun -sc install=bash)"  tab completion (bash, zsh: same; fish: -sc install=fish | source)
 
-Exit codes: 0 done · 1 the run failed · 2 the command line or the config is wrong · 130 Ctrl-C · 143 SIGTERM
+Exit codes: 0 done · 1 the run failed · 2 the command line or the config is wrong · 130 Ctrl-C · 143 SIGTERM or SIGUSR1
 """
 
 
+def run() -> None:
+    """Entry point of the `dlrun` command: `main`, and a quick end.
+
+    When torch was imported, Python takes 1.5 s and more to take itself apart, in which Ctrl-C ends in a traceback. All
+    is written and closed by then, so the process just goes, after what was registered for its exit.
+    """
+    code: object = 0
+    try:
+        main()
+    except SystemExit as error:
+        code = error.code
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+    atexit._run_exitfuncs()
+    with suppress(BrokenPipeError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
+
+
 def main() -> None:
-    """Entry point of the `dlrun` command."""
+    """Run the command that `sys.argv` says; ends in SystemExit."""
     words = sys.argv[1:]
     # Output may be piped into something that stops reading, like `head`; and names may need more than ASCII.
     for stream in (sys.stdout, sys.stderr):
@@ -54,12 +87,24 @@ def main() -> None:
         sys.exit(2)
     except RunFailed as error:
         sys.exit(error.exit_code)  # the run has told why
-    except KeyboardInterrupt:
-        print("dlrun: interrupted", file=sys.stderr)
-        sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except (KeyboardInterrupt, StopSignal) as error:
+        _stopped(error, words)
+    except Exception as error:
+        if (stop := asked_to_stop()) is None:
+            raise
+        _stopped(stop, words, error)
+
+
+def _stopped(stop: BaseException, words: Sequence[str], cause: Exception | None = None) -> NoReturn:
+    """By a signal before or after a training, which has its own way to stop."""
+    name = stop.name if isinstance(stop, StopSignal) else "Ctrl-C"
+    print(f"dlrun: stopped by {name}", file=sys.stderr)
+    if name == "SIGUSR1" and words[:1] not in (["list"], ["info"]) and slurm.job() is not None:
+        slurm.requeue()
+    raise SystemExit(stop.code if isinstance(stop, StopSignal) else 130) from cause
 
 
 def dispatch(words: Sequence[str]) -> int:

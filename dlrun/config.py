@@ -20,14 +20,29 @@ UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 EMADecay = Annotated[float, Gt(0), Lt(1)]
 
 
-def duration(text: str | None, key: str) -> float:
+# What leaves a training what it is, up to the step that is reached, and its result comparable: a resume may change it.
+MAY_CHANGE = {
+    *(f"trainer.{name}" for name in ("max_epochs", "max_steps", "max_time", "patience", "num_threads", "profile")),
+    *(f"trainer.{name}" for name in ("checkpoint_every", "checkpoint_every_n_steps", "log_every_n_steps")),
+    *(f"trainer.{name}" for name in ("on_nonfinite", "max_rollbacks", "on_oom", "enable_progress_bar")),
+    *("scheduler.total_steps", "data.root", "data.file", "data.num_workers", "device", "tags", "notes", "plugins"),
+}
+
+
+def may_change(key: str) -> bool:
+    """Whether `key` (dotted) can be another in the middle of a run."""
+    return key in MAY_CHANGE or key.partition(".")[0] == "tracking"
+
+
+def duration(given: Any, key: str) -> float:
     """Seconds in "8h", "1h30min" or "2d 90s"; None is for ever. Raises UserError for anything else."""
-    if text is None:
+    if given is None:
         return math.inf
+    text = str(given)
     parts = re.findall(r"(\d+(?:\.\d+)?)\s*(d|h|min|s)", text)
     seconds = sum(float(number) * UNITS[unit] for number, unit in parts)
     if re.fullmatch(r"(\s*\d+(?:\.\d+)?\s*(d|h|min|s))+\s*", text) is None or not 0 < seconds < math.inf:
-        raise UserError(f"{key}: expected a time > 0 such as 90s, 10min, 8h, 1h30min or 2d, got {text!r}")
+        raise UserError(f"{key}: expected a time > 0 such as 90s, 10min, 8h, 1h30min or 2d, got {given!r}")
     return seconds
 
 
@@ -54,9 +69,9 @@ class TrainerConfig:
     patience: Count | None = None
     min_delta: NonNegative = 0.0
     check_val_every_n_epoch: Count = 1
-    max_time: str | None = None
+    max_time: Any = None  # a duration
     checkpoint_every_n_steps: Count | None = None
-    checkpoint_every: str | None = "10min"
+    checkpoint_every: Any = "10min"
     on_nonfinite: Literal["stop", "skip", "rollback"] = "stop"
     max_rollbacks: Count = 3
     on_oom: Literal["stop", "halve"] = "stop"

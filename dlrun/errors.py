@@ -35,6 +35,10 @@ class TrainingError(Exception):
 class StopSignal(SystemExit):
     """SIGTERM or SIGUSR1 outside of a training; not what a module means that calls `sys.exit` when it is imported."""
 
+    def __init__(self, name: str, exit_code: int):
+        super().__init__(exit_code)
+        self.name = name  # of the signal
+
 
 class RunFailed(Exception):
     """A run that began and didn't end well; its folder and its log have been told already."""

@@ -34,19 +34,26 @@ def check_extension(before: Config, after: Config, run: Run, step: int) -> None:
         )
     rate, mode = run.parts["optimizer"].param_groups[0]["lr"], run.limits.mode
     was, becomes = build_schedule(before, old, rate, mode), run.parts["schedule"]
-    epochs = f"{run.limits.max_epochs} epochs, {new.total_steps:,} steps instead of {old.total_steps:,}"
-    if _same(was, becomes, min(old.total_steps, new.total_steps)):
-        log.info("extended to %s; the learning rate (%s) doesn't depend on that", epochs, after.scheduler.name)
-        return
+    longer = f" instead of {old.total_steps:,}" if new.total_steps != old.total_steps else ""
+    epochs = f"{run.limits.max_epochs} epochs, {new.total_steps:,} steps{longer}"
     reached, goes_on = rate * was.factor(max(step - 1, 0)), rate * becomes.factor(step)
     if before.schedule == after.schedule:
-        length, end = old.total_steps, rate * was.factor(max(old.total_steps - 1, 0))
+        if _same(was, becomes, min(old.total_steps, new.total_steps)):
+            log.info("extended to %s; the learning rate (%s) doesn't depend on that", epochs, after.scheduler.name)
+            return
+        length, stays = old.total_steps, rate * was.factor(old.total_steps)
         raise UserError(
             f"scheduler={after.scheduler.name} was made for {length} steps; say how it goes on after step {step}: "
-            f"scheduler.total_steps={length} keeps to that, and then stays at its end ({end:.2e}); "
-            f"scheduler.total_steps={new.total_steps} stretches it (from {reached:.2e} now to {goes_on:.2e})"
+            f"scheduler.total_steps={new.total_steps} stretches it (from {reached:.2e} now to {goes_on:.2e}); "
+            f"scheduler.total_steps={length} keeps to that, and the learning rate stays at {stays:.2e} after its end"
         )
-    log.info("extended to %s; the learning rate goes from %.2e on at %.2e", epochs, reached, goes_on)
+    horizon = after.schedule.total_steps or new.total_steps
+    if horizon < step and horizon != old.total_steps:
+        raise UserError(f"scheduler.total_steps: {horizon}, but {step} steps are done already; expected more")
+    last = rate * becomes.factor(max(new.total_steps - 1, 0))
+    log.info("goes on to %s; the learning rate from %.2e to %.2e now, %.2e at the end", epochs, reached, goes_on, last)
+    if new.total_steps > step and goes_on == last == 0:
+        log.warning("a learning rate of 0 changes nothing: what is trained from here on is lost time")
 
 
 def _same(one: Schedule, other: Schedule, steps: int) -> bool:

@@ -10,6 +10,7 @@ import torch
 
 from dlrun.build import Run
 from dlrun.config import Config
+from dlrun.progress import Limits
 
 log = logging.getLogger("dlrun")
 
@@ -32,11 +33,12 @@ def _name(choice: Any) -> str:
     return choice if isinstance(choice, str) else "[" + ",".join(map(str, choice)) + "]"
 
 
-def farewell(path: str, summary: Mapping[str, Any], monitor: str, resumable: bool) -> None:
+def farewell(path: str, summary: Mapping[str, Any], limits: Limits, resumable: bool) -> None:
     """How it ended, what came out, where it lies, and how it can go on."""
-    best, test, status = summary["best"], summary.get("test"), summary["status"]
+    best, test, status, monitor = summary["best"], summary.get("test"), summary["status"], limits.monitor
     if status == "stopped_early":
-        log.info("stopped early: %s", "time is up" if summary.get("out_of_time") else f"{monitor} hasn't improved")
+        why = f"no better {monitor} than before for {limits.patience} evaluations"
+        log.info("stopped early: %s", "trainer.max_time is up" if summary.get("out_of_time") else why)
     if status == "preempted":
         log.info("stopped by %s after step %s", summary["error"], summary.get("steps"))
     if skipped := summary.get("skipped_steps"):

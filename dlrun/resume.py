@@ -13,19 +13,12 @@ from typing import Any
 import yaml
 
 from dlrun.compose import parse_overrides
-from dlrun.config import conf_folder
+from dlrun.config import MAY_CHANGE, conf_folder, may_change
 from dlrun.errors import UserError, choices
 from dlrun.runfolder import RunFolder
 
 log = logging.getLogger("dlrun")
 
-# What leaves the training what it is, up to the step that is reached, and its result comparable.
-MAY_CHANGE = {
-    *(f"trainer.{name}" for name in ("max_epochs", "max_steps", "max_time", "patience", "num_threads", "profile")),
-    *(f"trainer.{name}" for name in ("checkpoint_every", "checkpoint_every_n_steps", "log_every_n_steps")),
-    *(f"trainer.{name}" for name in ("on_nonfinite", "max_rollbacks", "on_oom", "enable_progress_bar")),
-    *("scheduler.total_steps", "data.root", "data.file", "data.num_workers", "device", "tags", "notes", "plugins"),
-}
 TOPS = ("outputs", "multirun")  # where `last` looks
 
 
@@ -43,6 +36,8 @@ def find(name: str) -> Path:
     if name != "last":
         path = Path(name).expanduser()  # the shell doesn't, after an equals sign
         if not path.is_dir():
+            if path.exists():
+                raise UserError(f"run: {name} is a file; give the run's folder")
             siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
             raise UserError(f"run: no folder '{name}'{choices(path.name, siblings).partition(' (choose')[0]}")
         return path
@@ -62,6 +57,9 @@ def _begun(path: Path) -> float:
 def resume(path: Path, overrides: Sequence[str]) -> None:
     """Go on with the run in `path`. Raises UserError if that can't be, RunFailed as `train`."""
     folder = RunFolder(path)
+    if (path / "multirun.yaml").exists() and not folder.summary.exists():
+        jobs = sorted(job.parent.name for job in path.glob("*/summary.json"))
+        raise UserError(f"run: {path} is a sweep; resume one of its jobs, run={path}/… ({', '.join(jobs)})")
     summary, before = folder.read_summary(), folder.read_config()
     config = changed(before, overrides)
     _check_plugins(before, overrides)
@@ -72,8 +70,10 @@ def resume(path: Path, overrides: Sequence[str]) -> None:
     try:
         configure_logging(folder)
         if summary["status"] in ("finished", "stopped_early") and config == before:
-            log.info("nothing left to do: %s is %s", path, summary["status"].replace("_", " "))
-            log.info("to go on with it: trainer.max_epochs=… (or max_steps, max_time, patience)")
+            limit = "trainer.max_epochs (or trainer.max_steps)"
+            if summary["status"] == "stopped_early":
+                limit = "trainer.max_time" if summary.get("out_of_time") else "trainer.patience"
+            log.info("nothing left to do: %s is at the end of its %s; with more of that it goes on", path, limit)
             return
         from dlrun.train import Job, Resumption, train
 
@@ -93,22 +93,25 @@ def changed(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, An
     """`config` with `overrides` in it. Raises UserError for what can't change in the middle of a run."""
     new = copy.deepcopy(dict(config))
     for override in parse_overrides(overrides):
-        key, word = override.key_or_group, override.input_line
+        key, word, value = override.key_or_group, override.input_line, override.value()
+        if key == "tracking" and value in (None, "none"):
+            new["tracking"] = {}
+            continue
         if override.is_delete() or override.is_add() or override.is_sweep_override() or override.package is not None:
             raise UserError(f"resume: '{word}' isn't KEY=VALUE")
-        if key not in MAY_CHANGE and not key.startswith("tracking."):
-            near = (
-                choices(key, MAY_CHANGE).partition(" (choose")[0] or "; init_from=DIR begins a new run with its weights"
-            )
-            can = ", ".join(sorted(MAY_CHANGE))
-            raise UserError(f"{key}: can't change in the middle of a run{near} (what can: {can}, tracking.*)")
         *groups, name = key.split(".")
         place: Any = new
         for group in groups:
             place = place.get(group)
             if not isinstance(place, dict):
                 raise UserError(f"{key}: this run has no {group}")
-        place[name] = override.value()
+        if not may_change(key) and not (name in place and place[name] == value):
+            near = choices(key, MAY_CHANGE).partition(" (choose")[0] if groups else ""
+            raise UserError(
+                f"{key}: can't change in the middle of a run{near}; dlrun resume --help lists what can, and "
+                "init_from=DIR begins a new run with its weights"
+            )
+        place[name] = value
     return new
 
 

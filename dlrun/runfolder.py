@@ -72,7 +72,7 @@ class RunFolder:
         try:
             config = yaml.safe_load(self.config.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise UserError(f"{self.path} was left before it had a config.yaml: nothing to go on with") from None
+            raise UserError(f"{self.path} has no config.yaml: nothing to go on with") from None
         except (OSError, ValueError, yaml.YAMLError) as error:
             raise UserError(f"{self.config} can't be read: {' '.join(str(error).split())}") from None
         if not isinstance(config, dict):

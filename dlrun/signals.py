@@ -14,14 +14,27 @@ from dlrun.errors import StopSignal
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143}
 
 
+_asked: BaseException | None = None  # what the last signal raised
+
+
 def stop_as_exit() -> None:
-    """Outside of a training SIGTERM and SIGUSR1 end the process as an exception, which cleans up on its way."""
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, lambda number, frame: _exit(number))
+    """Outside of a training signals end the process as an exception, which cleans up on its way."""
+    global _asked
+    _asked = None
+    for number in EXIT_CODES:
+        signal.signal(number, _exit)
 
 
-def _exit(number: int) -> None:
-    raise StopSignal(EXIT_CODES[signal.Signals(number)])
+def _exit(number: int, frame: FrameType | None) -> None:
+    global _asked
+    name = signal.Signals(number).name
+    _asked = KeyboardInterrupt() if number == signal.SIGINT else StopSignal(name, EXIT_CODES[signal.Signals(number)])
+    raise _asked
+
+
+def asked_to_stop() -> BaseException | None:
+    """What a signal raised: in the middle of an import, somebody's code may swallow it or make another of it."""
+    return _asked
 
 
 @contextmanager

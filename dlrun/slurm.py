@@ -27,6 +27,9 @@ def requeue() -> bool:
     name = os.environ["SLURM_JOB_ID"]
     try:
         subprocess.run(["scontrol", "requeue", name], check=True, capture_output=True, text=True, timeout=30)
+    except subprocess.TimeoutExpired:
+        log.error("SLURM didn't requeue job %s: scontrol gave no answer in 30 s", name)
+        return False
     except (OSError, subprocess.SubprocessError) as error:
         reason = getattr(error, "stderr", None) or error
         log.error("SLURM didn't requeue job %s: %s", name, " ".join(str(reason).split()))

@@ -16,7 +16,7 @@ import torch
 
 from dlrun import checkpoint, slurm
 from dlrun.build import Run, build
-from dlrun.config import Config, parse
+from dlrun.config import Config, may_change, parse
 from dlrun.data.source import fingerprint
 from dlrun.distributed import refuse_several
 from dlrun.errors import RunFailed, TrainingError, UserError
@@ -27,7 +27,7 @@ from dlrun.messages import farewell, header
 from dlrun.plugins import load_plugins
 from dlrun.profiler import Profiler
 from dlrun.runfolder import RunFolder, git_state, versions
-from dlrun.signals import EXIT_CODES, stop_signals
+from dlrun.signals import EXIT_CODES, asked_to_stop, stop_signals
 from dlrun.testing import evaluate_best
 from dlrun.tracking import Tracker, Trackers
 from dlrun.tracking.files import MetricsFile
@@ -78,18 +78,23 @@ def train(config: Mapping[str, Any], job: Job) -> float | None:
     fails = {"status": "failed", "exit_code": 1}
     try:
         session = _prepare(config, folder, job)
+        if (stop := asked_to_stop()) is not None:
+            raise stop
     except UserError as error:
         if job.resumes is None:  # a resume that is refused changes nothing
             folder.update_summary(**fails | {"exit_code": 2}, error=str(error), seconds=time.monotonic() - began)
         raise
     except Exception as error:
+        if (stop := asked_to_stop()) is not None:
+            _note_interruption(folder, stop, time.monotonic() - began)
+            raise stop from error
         log.exception("the run failed before it began")
         message = f"{type(error).__name__}: {error}"
         with suppress(OSError):  # which may be what it failed for
             folder.update_summary(**fails, error=message, seconds=time.monotonic() - began)
         raise RunFailed(message, 1) from error
     except (KeyboardInterrupt, SystemExit) as error:
-        folder.update_summary(**_interrupted(error), seconds=time.monotonic() - began)
+        _note_interruption(folder, error, time.monotonic() - began)
         raise
     trainer = session.trainer
 
@@ -121,6 +126,7 @@ def _prepare(config: Mapping[str, Any], folder: RunFolder, job: Job) -> Session:
     run = build(typed)
     data = {split: fingerprint(getattr(run.splits, split)) for split in ("train", "val", "test")}
     if job.resumes is not None and found is not None:
+        _check_config(found[0]["config"], config)
         _check_data(found[0]["data"], data)
         check_extension(parse(job.resumes.before), typed, run, found[0]["progress"]["step"])
     header(typed, run, job.choices)
@@ -144,6 +150,19 @@ def _prepare(config: Mapping[str, Any], folder: RunFolder, job: Job) -> Session:
     # A part that was killed told nothing; the checkpoint knows at least how long it had trained.
     earlier = max(trainer.progress.seconds, summary.get("seconds") or 0.0)
     return Session(run, trainer, writer, trackers, earlier)
+
+
+def _check_config(before: Mapping[str, Any], now: Mapping[str, Any], path: tuple[str, ...] = ()) -> None:
+    """config.yaml may have been edited by hand; what `resume` would refuse on the command line is refused here too."""
+    for key in before.keys() | now.keys():
+        place, pair = (*path, key), (before.get(key), now.get(key))
+        if all(isinstance(value, Mapping) for value in pair):
+            _check_config(*pair, place)  # type: ignore[arg-type]
+        elif pair[0] != pair[1] and not may_change(".".join(place)):
+            raise UserError(
+                f"{'.'.join(place)}: config.yaml says {pair[1]!r}, and the run was begun with {pair[0]!r}: that can't "
+                "change in the middle of a run"
+            )
 
 
 def _check_data(before: Mapping[str, str] | None, now: Mapping[str, str]) -> None:
@@ -266,6 +285,12 @@ def _fit_and_test(session: Session, folder: RunFolder, received: Sequence[Signal
     return outcome
 
 
+def _note_interruption(folder: RunFolder, error: BaseException, seconds: float) -> None:
+    """Before the first step; a resume that hasn't begun leaves the summary as it is."""
+    if folder.read_summary()["status"] == "running":
+        folder.update_summary(**_interrupted(error), seconds=seconds)
+
+
 def _interrupted(error: BaseException) -> dict[str, Any]:
     """cli.py turns SIGTERM into SystemExit(143)."""
     number = Signals.SIGINT if isinstance(error, KeyboardInterrupt) else Signals.SIGTERM
@@ -300,5 +325,5 @@ def _close(session: Session, folder: RunFolder, outcome: Mapping[str, Any], seco
         log.error("%s couldn't be written: %s", folder.summary, error)
         summary = {**summary, "exit_code": summary["exit_code"] or 1}
     session.trackers.finish(summary)
-    farewell(os.path.relpath(folder.path), summary, trainer.limits.monitor, folder.last.exists())
+    farewell(os.path.relpath(folder.path), summary, trainer.limits, folder.last.exists())
     return summary

@@ -229,13 +229,15 @@ class Trainer:
         self.tracker.step({**metrics, "train/grad_norm": self.norm.item()}, self.progress.step)
 
     def _train_metrics(self) -> dict[str, float]:
-        """Of the epoch so far; waits for the device, so not at every step. All steps skipped is NaN."""
+        """Of the epoch so far; waits for the device, so not at every step. NaN if all of them were skipped."""
         loss, correct = (self.sums / self.progress.samples).tolist()
         return {"train/loss": loss, "train/acc": correct}
 
     def _end_epoch(self) -> None:
         """Evaluate, note the epoch's row, and save."""
         progress, limits = self.progress, self.limits
+        if progress.samples == 0:
+            raise TrainingError(f"every step of epoch {progress.epoch + 1} was skipped: the weights are beyond help")
         train, seconds = self._train_metrics(), progress.epoch_seconds
         validation: dict[str, float | None] = dict.fromkeys(f"val/{name}" for name in self.task.metrics)
         if (progress.epoch + 1) % limits.eval_every == 0 or progress.step >= limits.max_steps:

@@ -73,6 +73,7 @@ class CheckpointWriter:
         try:
             with atomic_write(self.folder.bad_batch) as file:
                 file.write(json.dumps(record, indent=2).encode() + b"\n")
+            log.info("the samples of the step that did it: %s", self.folder.bad_batch)
         except OSError as error:  # no reason to end a run that can go back, nor to hide why it ends
             log.error("%s couldn't be written: %s", self.folder.bad_batch, error)
 

@@ -244,7 +244,7 @@ def test_a_damaged_checkpoint_costs_the_way_from_the_one_before(dlrun, two_of_fo
     result = dlrun("resume", "run=half", "trainer.max_epochs=4")
     assert result.code == 0, result.err
     assert "last.pt is damaged" in result.out
-    assert "going back to the one before: previous.pt, step " in result.out
+    assert "going back to previous.pt, of step " in result.out
     assert rows(half) == rows(whole)
     for name in ("last", "best"):
         assert same(weights(half, name), weights(whole, name))
@@ -256,7 +256,7 @@ def test_damaged_last_and_previous_leave_the_best(dlrun, two_of_four_epochs):
     cut(half / "checkpoints/previous.pt")
     result = dlrun("resume", "run=half", "trainer.max_epochs=4")
     assert result.code == 0, result.err
-    assert "going back to the one before: best.pt, step 14" in result.out
+    assert "going back to best.pt, of step 14" in result.out
     assert rows(half) == rows(whole)
     assert same(weights(half), weights(whole))
 

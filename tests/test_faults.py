@@ -170,24 +170,26 @@ def test_a_skipped_step_is_as_if_it_had_not_been(accumulate: int, precision: str
         assert row["train/loss"] == pytest.approx(seen, rel=1e-5 if precision == "fp32" else 1e-3)
 
 
-def test_an_epoch_of_which_all_is_skipped_has_no_loss() -> None:
+def test_an_epoch_of_which_all_is_skipped_is_the_last() -> None:
     net = plain_net()
-    trainer, recorder = build(net, 3, train=with_nan(5, BATCH + 5, 2 * BATCH + 5), on_nonfinite="skip")
-    assert trainer.fit() == "finished"
+    trainer, recorder = build(net, 9, train=with_nan(5, BATCH + 5, 2 * BATCH + 5), on_nonfinite="skip")
+    with pytest.raises(TrainingError, match="every step of epoch 1 was skipped: the weights are beyond help"):
+        trainer.fit()
     assert_same_weights(net, plain_net())
-    assert math.isnan(recorder.rows[0]["train/loss"])
-    assert recorder.rows[0]["skipped_steps"] == 3
+    assert (trainer.progress.skipped, recorder.rows) == (3, [])
 
 
 def test_fifty_in_a_row_are_beyond_help_and_forty_nine_are_not() -> None:
-    everything = with_nan(*range(0, N, 40))  # in every batch
+    everything = with_nan(*range(N))
     trainer, recorder = build(plain_net(), 200, train=everything, on_nonfinite="skip")
+    trainer.train_batches.batch_size = 4  # 75 steps an epoch
     with pytest.raises(TrainingError, match="50 steps in a row were skipped: the weights are beyond help"):
         trainer.fit()
     assert trainer.progress.skipped == HOPELESS == 50
     assert all_finite([state for _, state in recorder.saved])
 
     trainer, _ = build(plain_net(), 100, train=everything, on_nonfinite="skip")
+    trainer.train_batches.batch_size = 4
     forward = trainer.model.forward
     steps = iter(range(1000))
 

@@ -69,7 +69,10 @@ def test_last_is_the_run_that_began_last(dlrun: CommandLine) -> None:
     (dlrun.folder / "outputs/c").mkdir()
     (dlrun.folder / "outputs/c/summary.json").write_text("{}")  # somebody else's
     result = dlrun("resume", "run=last")
-    assert (result.code, "nothing left to do: outputs/b is finished" in result.out) == (0, True), result.out
+    assert (result.code, "nothing left to do: outputs/b is at the end of its trainer.max_epochs" in result.out) == (
+        0,
+        True,
+    ), result.out
     assert dlrun("resume", "run=last", "trainer.max_epochs=3").code == 0
     assert [len(rows(dlrun.folder / name)) for name in names] == [2, 3, 2]
 
@@ -83,7 +86,7 @@ def test_last_is_the_run_that_began_last(dlrun: CommandLine) -> None:
         (["run=rum"], "run: no folder 'rum'; did you mean 'run'?"),
         (["run=nowhere/at/all"], "run: no folder 'nowhere/at/all'"),
         (["run=run/checkpoints"], "no run in run/checkpoints: it has no summary.json"),
-        (["run=run/summary.json"], "run: no folder 'run/summary.json'"),
+        (["run=run/summary.json"], "run: run/summary.json is a file; give the run's folder"),
         (["run=last"], "run=last: there is no run in outputs or multirun"),
         (["run=run", "trainer.max_epochs"], "can't read 'trainer.max_epochs'"),
     ],
@@ -104,7 +107,7 @@ def test_a_folder_that_lost_its_config_or_its_summary(dlrun: CommandLine, run: P
         (run / "config.yaml").write_text(broken)
         assert_refused(dlrun("resume", "run=run"), "run/config.yaml")
     (run / "config.yaml").unlink()
-    assert_refused(dlrun("resume", "run=run"), "run was left before it had a config.yaml")
+    assert_refused(dlrun("resume", "run=run"), "run has no config.yaml: nothing to go on with")
 
 
 # ---- what may change
@@ -114,7 +117,10 @@ def test_nothing_is_left_to_do(dlrun: CommandLine, run: Path) -> None:
     before = contents(run)
     for words in ([], ["trainer.max_epochs=2"]):
         result = dlrun("resume", "run=run", *words)
-        assert (result.code, "nothing left to do: run is finished" in result.out) == (0, True)
+        assert (result.code, "nothing left to do: run is at the end of its trainer.max_epochs" in result.out) == (
+            0,
+            True,
+        )
     after = contents(run)
     assert {name for name in after if after[name] != before.get(name)} == {"dlrun.log"}
 
@@ -134,7 +140,7 @@ def test_nothing_is_left_to_do(dlrun: CommandLine, run: Path) -> None:
             "trainer.max_epoch: can't change in the middle of a run; did you mean 'trainer.max_e",
         ),
         (["init_from=run"], "init_from: can't change"),
-        (["hydra.run.dir=other"], "hydra.run.dir: can't change"),
+        (["hydra.run.dir=other"], "hydra.run.dir: this run has no hydra"),
         (["+trainer.max_epochs=3"], "resume: '+trainer.max_epochs=3' isn't KEY=VALUE"),
         (["~trainer.max_epochs"], "resume: '~trainer.max_epochs' isn't KEY=VALUE"),
         (["trainer.max_epochs=3,4"], "resume: 'trainer.max_epochs=3,4' isn't KEY=VALUE"),

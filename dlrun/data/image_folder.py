@@ -22,6 +22,9 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", "
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
+READ = 64 * 2**20  # bytes of pictures that a fingerprint looks at: 0.1 s once they are in the cache
+
+
 @dataclass
 class FileSplit:
     """Pictures on disk, decoded and resized to (height, width) when fetched."""
@@ -42,13 +45,17 @@ class FileSplit:
         return replace(self, paths=[self.paths[i] for i in chosen], targets=self.targets[torch.from_numpy(chosen)])
 
     def fingerprint(self) -> str:
-        """From names, sizes and classes: no picture is read, and a copy of the folder elsewhere is the same data."""
+        """From names, sizes and classes, and from what is in the files, as far as READ bytes go: in all of a small set,
+        in files that are spread over a large one. A copy of the folder elsewhere is the same data.
+        """
         try:
             sizes = [path.stat().st_size for path in self.paths]
+            stride = max(-(-sum(sizes) // READ), 1)
+            contents = [path.read_bytes() for path in self.paths[::stride]]
         except OSError as error:
             raise UserError(f"data: can't read the image {error.filename} ({error.strerror})") from error
         names = [os.fsencode(path.relative_to(self.folder).as_posix()) for path in self.paths]
-        return digest(b"\0".join(names), torch.tensor(sizes), self.targets)
+        return digest(b"\0".join(names), torch.tensor(sizes), self.targets, *contents)
 
     def show(self, index: int) -> np.ndarray:
         path = self.paths[index]

@@ -26,8 +26,15 @@ class MetricsFile(Quiet):
         """Drop the rows after `epoch`, and one that was cut off in the middle."""
         self.waiting = [row for row in self.waiting if row["epoch"] <= epoch]
         if not self.path.exists():
+            if epoch:
+                log.warning("%s is missing, with the rows of %d epochs", self.path.name, epoch)
             return
-        header, rows = self._read()
+        try:
+            header, rows = self._read()
+        except (ValueError, csv.Error) as error:
+            aside = self.path.replace(self.path.with_suffix(".damaged"))
+            log.error("%s can't be read (%s); it is now %s, and a new one begins", self.path.name, error, aside.name)
+            return
         kept = [
             row for row in rows if row["epoch"].isdecimal() and int(row["epoch"]) <= epoch and None not in row.values()
         ]
