@@ -324,3 +324,80 @@ def test_no_secret_is_in_any_file(dlrun: CommandLine, tracking: str) -> None:
     assert "5ec7e7" not in result.out + result.err
     if "wandb" in tracking:
         wandb.teardown()
+
+
+# ---- what was changed behind its back
+
+
+def test_a_config_that_was_edited_by_hand_is_held_against_the_checkpoint(dlrun: CommandLine, run: Path) -> None:
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace("lr: 0.003", "lr: 0.3"))
+    before = contents(run)
+    assert_refused(
+        dlrun("resume", "run=run", "trainer.max_epochs=3"),
+        "optimizer.lr: config.yaml says 0.3, and the run was begun with 0.003",
+    )
+    assert contents(run) == before
+    (run / "config.yaml").write_text(text.replace("max_epochs: 2", "max_epochs: 3"))  # that may change
+    assert dlrun("resume", "run=run", "notes=x").code == 0
+    assert summary(run)["epochs"] == 3
+
+
+def test_metrics_that_are_gone_or_rubbish_are_told_and_new_ones_written(dlrun: CommandLine, run: Path) -> None:
+    (run / "metrics.csv").unlink()
+    result = dlrun("resume", "run=run", "trainer.max_epochs=3")
+    assert (result.code, "metrics.csv is missing, with the rows of 2 epochs" in result.out) == (0, True)
+    assert [row["epoch"] for row in rows(run)] == ["3"]
+    (run / "metrics.csv").write_bytes(b"\xff\xfe\x80" * 50)
+    result = dlrun("resume", "run=run", "trainer.max_epochs=4")
+    assert (result.code, "it is now metrics.damaged" in result.out) == (0, True)
+    assert [row["epoch"] for row in rows(run)] == ["4"]
+    assert (run / "metrics.damaged").read_bytes() == b"\xff\xfe\x80" * 50
+
+
+def test_a_missing_checkpoint_is_told(dlrun: CommandLine, run: Path) -> None:
+    (run / "checkpoints/last.pt").unlink()
+    result = dlrun("resume", "run=run", "trainer.max_epochs=3")
+    assert result.code == 0
+    assert "last.pt is missing\ngoing back to previous.pt, of step 7" in result.out
+    assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
+
+
+def test_words_that_change_nothing_may_be_said(dlrun: CommandLine, run: Path) -> None:
+    result = dlrun("resume", "run=run", "seed=0", "optimizer.lr=0.003")
+    assert (result.code, "nothing left to do" in result.out) == (0, True)
+
+
+def test_a_tracker_can_be_left_behind(dlrun: CommandLine) -> None:
+    words = [word for word in QUICK if word != "tracking=none"]
+    assert dlrun(*words, "tracking=tensorboard").code == 0
+    assert dlrun("resume", "run=run", "tracking=none", "trainer.max_epochs=3").code == 0
+    assert yaml.safe_load((dlrun.folder / "run/config.yaml").read_text())["tracking"] == {}
+    assert len(list((dlrun.folder / "run/tensorboard").iterdir())) == 1
+
+
+def test_a_sweep_is_told_by_its_jobs(dlrun: CommandLine) -> None:
+    words = [word for word in QUICK if not word.startswith("hydra")]
+    assert dlrun("-m", *words, "seed=0,1", "hydra.sweep.dir=sweep").code == 0
+    assert_refused(dlrun("resume", "run=sweep"), "run: sweep is a sweep; resume one of its jobs, run=sweep/… (0, 1)")
+    assert dlrun("resume", "run=sweep/1", "trainer.max_epochs=3").code == 0
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "stays"), [("linear", "0.00e+00"), ("cosine", "0.00e+00"), ("onecycle", "1.20e-08")]
+)
+def test_what_is_said_of_the_learning_rate_after_its_end_is_true(
+    dlrun: CommandLine, scheduler: str, stays: str
+) -> None:
+    assert dlrun(*[word for word in QUICK if word != "scheduler=none"], f"scheduler={scheduler}").code == 0
+    result = dlrun("resume", "run=run", "trainer.max_epochs=4")
+    assert_refused(
+        result, f"scheduler.total_steps=14 keeps to that, and the learning rate stays at {stays} after its end"
+    )
+    for steps in ("5", "13"):
+        refused = dlrun("resume", "run=run", "trainer.max_epochs=4", f"scheduler.total_steps={steps}")
+        assert_refused(refused, f"scheduler.total_steps: {steps}, but 14 steps are done already")
+    result = dlrun("resume", "run=run", "trainer.max_epochs=4", "scheduler.total_steps=14")
+    assert result.code == 0
+    assert ("a learning rate of 0 changes nothing" in result.out) == (stays == "0.00e+00")
+    assert [float(row["lr"]) for row in rows(dlrun.folder / "run")][2:] == [float(stays)] * 2

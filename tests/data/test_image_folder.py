@@ -238,18 +238,25 @@ def test_a_copied_folder_has_the_same_fingerprint(root, tmp_path_factory, monkey
     assert [fingerprint(split) for split in splits] == expected
 
 
+def _flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
 @pytest.mark.parametrize(
     "change",
     [
         lambda cats: (cats / "3.png").rename(cats / "3x.png"),  # in the same place of the order
         lambda cats: (cats / "3.png").rename(cats / "zzz.png"),
         lambda cats: (cats / "3.png").write_bytes((cats / "4.png").read_bytes() + b"\0"),
+        lambda cats: _flip_a_bit(cats / "3.png"),
         lambda cats: (cats / "3.png").unlink(),
         lambda cats: shutil.copy(cats / "3.png", cats / "new.png"),
         lambda cats: (cats / "3.png").rename(cats.parent / "dog" / "3x.png"),
         lambda cats: cats.rename(cats.with_name("kitten")),
     ],
-    ids=["renamed", "moved to the end", "replaced", "removed", "added", "another class", "class renamed"],
+    ids=["renamed", "moved to the end", "replaced", "as large", "removed", "added", "another class", "class renamed"],
 )
 def test_a_changed_folder_has_another_fingerprint(root, change):
     for name in ("cat", "dog"):
