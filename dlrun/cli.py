@@ -61,15 +61,16 @@ def run() -> None:
         main()
     except SystemExit as error:
         code = error.code
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
+    number = code if isinstance(code, int) else int(code is not None)
     if isinstance(code, str):
         print(code, file=sys.stderr)
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(name, lambda *_: os._exit(number))
     atexit._run_exitfuncs()
     with suppress(BrokenPipeError):
         sys.stdout.flush()
         sys.stderr.flush()
-    os._exit(code if isinstance(code, int) else int(code is not None))
+    os._exit(number)
 
 
 def main() -> None:
