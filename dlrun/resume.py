@@ -75,7 +75,8 @@ def resume(path: Path, overrides: Sequence[str]) -> None:
                 limit = "trainer.max_time" if summary.get("out_of_time") else "trainer.patience"
             log.info("nothing left to do: %s is at the end of its %s; with more of that it goes on", path, limit)
             return
-        from dlrun.train import Job, Resumption, train
+        from dlrun.restoration import Resumption
+        from dlrun.train import Job, train
 
         logging.captureWarnings(True)
         names = {

@@ -16,7 +16,7 @@ import torch
 
 from dlrun import checkpoint, slurm
 from dlrun.build import Run, build
-from dlrun.config import Config, may_change, parse
+from dlrun.config import Config, parse
 from dlrun.data.source import fingerprint
 from dlrun.distributed import refuse_several
 from dlrun.errors import RunFailed, TrainingError, UserError
@@ -26,6 +26,7 @@ from dlrun.faults import out_of_memory
 from dlrun.messages import farewell, header
 from dlrun.plugins import load_plugins
 from dlrun.profiler import Profiler
+from dlrun.restoration import Resumption, check_config, check_data, compare_machines, note_resume, restore
 from dlrun.runfolder import RunFolder, git_state, versions
 from dlrun.signals import EXIT_CODES, asked_to_stop, stop_signals
 from dlrun.testing import evaluate_best
@@ -36,14 +37,6 @@ from dlrun.trainer import Trainer
 from dlrun.writer import CheckpointWriter
 
 log = logging.getLogger("dlrun")
-
-
-@dataclass(frozen=True)
-class Resumption:
-    """What is resumed, and by which words."""
-
-    before: Mapping[str, Any]  # the run's config as it was
-    command: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -126,8 +119,8 @@ def _prepare(config: Mapping[str, Any], folder: RunFolder, job: Job) -> Session:
     run = build(typed)
     data = {split: fingerprint(getattr(run.splits, split)) for split in ("train", "val", "test")}
     if job.resumes is not None and found is not None:
-        _check_config(found[0]["config"], config)
-        _check_data(found[0]["data"], data)
+        check_config(found[0]["config"], config)
+        check_data(found[0]["data"], data)
         check_extension(parse(job.resumes.before), typed, run, found[0]["progress"]["step"])
     header(typed, run, job.choices)
     terminal = Terminal(run.limits.max_epochs, typed.trainer.enable_progress_bar)
@@ -141,92 +134,15 @@ def _prepare(config: Mapping[str, Any], folder: RunFolder, job: Job) -> Session:
     if run.transfer is not None and found is None:
         log.info("%s", run.transfer)
     if job.resumes is not None:
-        _restore(found, trainer, writer, folder)
-        _compare_machines(found, machine)
-        _note_resume(folder, job.resumes, trainer)
+        restore(found, trainer, writer, folder)
+        compare_machines(found, machine)
+        note_resume(folder, job.resumes, trainer)
         folder.write_config(config)
     facts: dict[str, Any] = {"parameters": sum(p.numel() for p in trainer.weights.parameters())}
     summary = folder.update_summary(**facts, versions=versions(), git=git_state())
     # A part that was killed told nothing; the checkpoint knows at least how long it had trained.
     earlier = max(trainer.progress.seconds, summary.get("seconds") or 0.0)
     return Session(run, trainer, writer, trackers, earlier)
-
-
-def _check_config(before: Mapping[str, Any], now: Mapping[str, Any], path: tuple[str, ...] = ()) -> None:
-    """config.yaml may have been edited by hand; what `resume` would refuse on the command line is refused here too."""
-    for key in before.keys() | now.keys():
-        place, pair = (*path, key), (before.get(key), now.get(key))
-        if all(isinstance(value, Mapping) for value in pair):
-            _check_config(*pair, place)  # type: ignore[arg-type]
-        elif pair[0] != pair[1] and not may_change(".".join(place)):
-            raise UserError(
-                f"{'.'.join(place)}: config.yaml says {pair[1]!r}, and the run was begun with {pair[0]!r}: that can't "
-                "change in the middle of a run"
-            )
-
-
-def _check_data(before: Mapping[str, str] | None, now: Mapping[str, str]) -> None:
-    """A run that goes on with other samples would be neither the one nor the other run."""
-    changed = [split for split in now if before is not None and before.get(split) != now[split]]
-    if changed:
-        raise UserError(
-            f"data: the {' and '.join(changed)} split isn't what it was when the run began, so it can't be resumed; "
-            "a new run can begin with its weights: dlrun init_from=DIR"
-        )
-
-
-def _restore(
-    found: tuple[dict[str, Any], Path] | None, trainer: Trainer, writer: CheckpointWriter, folder: RunFolder
-) -> None:
-    """Put the trainer where the newest checkpoint was, and the metrics and the best checkpoint with it."""
-    if found is None:
-        log.info("resume: there is no checkpoint yet; the run begins again")
-        trainer.tracker.rewind(0, 0, 0)
-        return
-    state, path = found
-    if path != folder.last and folder.last.exists():
-        folder.last.replace(folder.last.with_suffix(".damaged"))  # not to be kept in place of the one that is whole
-    try:
-        trainer.load_state(state)
-    except (RuntimeError, ValueError, KeyError) as error:  # torch names every tensor that doesn't fit
-        raise UserError(f"{path} doesn't fit the model or optimizer of {folder.config}: {error}") from None
-    progress = trainer.progress
-    batches, place = len(trainer.train_batches), f"epoch {progress.epoch + 1}"
-    place += f", batch {progress.position + 1}" if progress.position < batches else ", to be evaluated"
-    log.info("resume: goes on after step %d of %d (%s)", progress.step, trainer.limits.max_steps, place)
-    if progress.best and not _is_of_epoch(folder.best, progress.best["epoch"]):
-        if progress.best["epoch"] == progress.epoch and progress.position == 0:
-            writer.put(trainer.state(), best=True)  # killed between the two
-        else:
-            log.warning("best.pt isn't of epoch %d, the best so far; it counts from here on", progress.best["epoch"])
-            progress.best = {}
-    trainer.tracker.rewind(progress.epoch, progress.step, progress.rollbacks)
-
-
-def _compare_machines(found: tuple[dict[str, Any], Path] | None, now: Mapping[str, Any]) -> None:
-    """What may change, but leaves its trace in the last bits."""
-    before = now if found is None or found[0]["machine"] is None else found[0]["machine"]
-    for key, value in now.items():
-        if before.get(key) != value:
-            log.warning(
-                "with another %s (%s, it was %s) the run goes on, but not bit for bit as it would have",
-                *(key, value, before.get(key)),
-            )
-
-
-def _is_of_epoch(path: Path, epoch: float) -> bool:
-    try:
-        return bool(checkpoint.load(path)["progress"]["epoch"] == epoch)
-    except UserError as error:
-        log.warning("%s", error)
-        return False
-
-
-def _note_resume(folder: RunFolder, resumption: Resumption, trainer: Trainer) -> None:
-    """The summary tells of each part of a run, and no longer how the one before ended."""
-    part = {"step": trainer.progress.step, "command": list(resumption.command)}
-    parts = [*folder.read_summary().get("resumed", []), part]
-    folder.update_summary(status="running", error=None, exit_code=None, test=None, resumed=parts)
 
 
 def _chosen_trackers(

@@ -12,7 +12,7 @@ FLOORS = [
     {"runfolder", "checkpoint", "weights", "transfer", "writer", "tracking", "profiler", "evaluator"},
     {"trainer"},
     {"config", "build"},
-    {"train", "extension", "testing", "messages", "commands"},
+    {"train", "restoration", "extension", "testing", "messages", "commands"},
     {"cli", "launch", "resume", "compose", "__main__"},
 ]
 # A floor has some order of its own; each of these is one step on the way, and there is no step back.
@@ -30,6 +30,7 @@ WITHIN = {
     ("writer", "checkpoint"),
     ("writer", "runfolder"),
     ("build", "config"),
+    ("train", "restoration"),
     ("train", "extension"),
     ("train", "testing"),
     ("train", "messages"),
