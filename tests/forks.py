@@ -139,7 +139,7 @@ def _mark_phases(shared: mmap.mmap) -> None:
     from dlrun.writer import CheckpointWriter
 
     for owner, name, phase in (
-        (train, "_restore", "restoring"),
+        (train, "restore", "restoring"),
         (Trainer, "fit", "training"),
         (Trainer, "_end_epoch", "evaluating"),
         (train, "evaluate_best", "testing"),
