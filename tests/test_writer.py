@@ -318,20 +318,23 @@ class Filling(nn.Linear):
 
     def forward(self, x):
         self.passes += self.training
-        if self.training and self.passes == int(os.environ.get("FULL_AT", 0)):
-            fill()
-        if self.training and self.passes == int(os.environ.get("ROOM_AT", 0)):
+        full, room = (int(os.environ.get(name, 1000)) for name in ("FULL_AT", "ROOM_AT"))
+        if self.training and full <= self.passes < room:
+            fill(first=self.passes == full)  # each time: a write that ends gives room back
+        if self.training and self.passes == room:
             make_room()
         return super().forward(x)
 
 
-def fill():
+def fill(first):
     if not os.path.ismount("."):
+        if not first:
+            return
         (metrics,) = Path("outputs").glob("*/*/metrics.csv")
         limit = metrics.stat().st_size + 20  # a row fits in part
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
         return
-    with open("filler", "wb", buffering=0) as file:
+    with open("filler", "ab", buffering=0) as file:
         try:
             while file.write(bytes(100)):
                 pass
