@@ -175,7 +175,7 @@ class Config:
 
     seed: Seed
     device: Literal["auto", "cpu", "cuda", "mps"]
-    init_from: str | None
+    init_from: str | None = None
     plugins: list[str]
     tags: list[str]
     notes: str | None
@@ -203,7 +203,7 @@ def parse(config: Mapping[str, Any]) -> Config:
     for group in groups:
         if not isinstance(config.get(group), Mapping):
             raise UserError(f"{group}: expected a config group, got {config.get(group)!r}")
-    plain = {"init_from": None} | {key: value for key, value in config.items() if key not in groups}
+    plain = {key: value for key, value in config.items() if key not in groups}
     optimizer = dict(config["optimizer"])
     l1 = optimizer.pop("l1", 0.0)
     check_value(l1, NonNegative, "optimizer.l1")
@@ -231,7 +231,7 @@ def _plain(
     *,
     seed: Seed,
     device: Literal["auto", "cpu", "cuda", "mps"],
-    init_from: str | None,
+    init_from: str | None = None,
     plugins: list[str],
     tags: list[str],
     notes: str | None,

@@ -37,6 +37,9 @@ def check_extension(before: Config, after: Config, run: Run, step: int) -> None:
     longer = f" instead of {old.total_steps:,}" if new.total_steps != old.total_steps else ""
     epochs = f"{run.limits.max_epochs} epochs, {new.total_steps:,} steps{longer}"
     reached, goes_on = rate * was.factor(max(step - 1, 0)), rate * becomes.factor(step)
+    last = rate * becomes.factor(max(new.total_steps - 1, 0))
+    if new.total_steps > step and goes_on == last == 0:
+        log.warning("a learning rate of 0 changes nothing: what is trained from here on is lost time")
     if before.schedule == after.schedule:
         if _same(was, becomes, min(old.total_steps, new.total_steps)):
             log.info("extended to %s; the learning rate (%s) doesn't depend on that", epochs, after.scheduler.name)
@@ -50,10 +53,7 @@ def check_extension(before: Config, after: Config, run: Run, step: int) -> None:
     horizon = after.schedule.total_steps or new.total_steps
     if horizon < step and horizon != old.total_steps:
         raise UserError(f"scheduler.total_steps: {horizon}, but {step} steps are done already; expected more")
-    last = rate * becomes.factor(max(new.total_steps - 1, 0))
     log.info("goes on to %s; the learning rate from %.2e to %.2e now, %.2e at the end", epochs, reached, goes_on, last)
-    if new.total_steps > step and goes_on == last == 0:
-        log.warning("a learning rate of 0 changes nothing: what is trained from here on is lost time")
 
 
 def _same(one: Schedule, other: Schedule, steps: int) -> bool:
