@@ -16,6 +16,7 @@ from torch.nn.parameter import is_lazy
 from dlrun.config import Config, duration
 from dlrun.data.augment import Augment
 from dlrun.data.loader import Batches
+from dlrun.data.placement import placed
 from dlrun.data.prepare import Mix, preparation
 from dlrun.data.source import DataOptions, Source, Splits, limited
 from dlrun.ema import EMA
@@ -225,7 +226,8 @@ def _batches(
     eval_size = data.eval_batch_size or 4 * data.batch_size  # no gradients to keep: there is room for more
     overfit = options.overfit_batches is not None
     train = Batches(
-        splits.train,
+        # What the CPU augments has to begin there.
+        splits.train if augment is not None else placed(splits.train, device),
         data.batch_size,
         prepare,
         device,
@@ -238,8 +240,8 @@ def _batches(
         train.limit = _batch_limit(options.overfit_batches, len(train), "overfit_batches")
         seen = min(train.limit * data.batch_size, len(splits.train))
         splits = Splits(splits.train, splits.train.subset(range(seen)), splits.test)
-    val = Batches(splits.val, eval_size, prepare, device, num_workers=data.num_workers)
-    test = Batches(splits.test, eval_size, prepare, device, num_workers=data.num_workers)
+    val = Batches(placed(splits.val, device), eval_size, prepare, device, num_workers=data.num_workers)
+    test = Batches(placed(splits.test, device), eval_size, prepare, device, num_workers=data.num_workers)
     for split, batches in (("train", train), ("val", val), ("test", test)):
         option = f"limit_{split}_batches"
         limit = int(options.fast_dev_run) or getattr(options, option)

@@ -12,8 +12,9 @@ from torch.utils.data import Dataset
 
 from dlrun.data.augment import Augment
 from dlrun.data.order import shuffled
+from dlrun.data.placement import Batch, arriving
 from dlrun.data.prepare import Mix
-from dlrun.data.source import Split
+from dlrun.data.source import Split, rows
 from dlrun.data.workers import Workers
 
 Key = tuple[int, int, Tensor]  # epoch, position of the batch's first sample, indices into the split
@@ -47,12 +48,12 @@ class Batches:
         """Number of samples in batches `start` to `stop` (exclusive)."""
         return min(stop * self.batch_size, len(self.split)) - start * self.batch_size
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of `epoch` from batch number `start` on; nothing before it is read."""
-        for (_, position, _), (inputs, targets) in self._fetched(self._keys(epoch, start)):
-            inputs, targets = self.prepare(inputs), targets.to(self.device, non_blocking=True)
+        for number, (inputs, targets) in enumerate(arriving(self._fetched(epoch, start), self.device), start):
+            inputs = self.prepare(inputs)
             if self.mix is not None:
-                inputs, targets = self.mix(inputs, targets, epoch, position)
+                inputs, targets = self.mix(inputs, targets, epoch, number * self.batch_size)
             yield inputs, targets
 
     def indices(self, epoch: int, batch: int) -> Tensor:
@@ -69,29 +70,29 @@ class Batches:
     def _cut(self, order: Tensor, batch: int) -> Tensor:
         return order[batch * self.batch_size : (batch + 1) * self.batch_size]
 
-    def _keys(self, epoch: int, start: int) -> list[Key]:
-        order = self._order(epoch)
-        return [(epoch, b * self.batch_size, self._cut(order, b)) for b in range(start, len(self))]
-
-    def _fetched(self, keys: list[Key]) -> Iterator[tuple[Key, tuple[Tensor, Tensor]]]:
-        fetch = _Fetch(self.split, self.augment)
-        number = min(self.num_workers, len(keys))
-        if number == 0:
-            yield from ((key, fetch[key]) for key in keys)
+    def _fetched(self, epoch: int, start: int) -> Iterator[Batch]:
+        order, numbers = self._order(epoch), range(start, len(self))
+        fetch, workers = _Fetch(self.split, self.augment), min(self.num_workers, len(numbers))
+        if workers == 0 and self.device.type == "cuda":
+            order = order.pin_memory()  # of a set that lives on the device the indices travel, and nothing waits
+        keys: Iterator[Key] = ((epoch, b * self.batch_size, self._cut(order, b)) for b in numbers)
+        if workers == 0:
+            for key in keys:  # not map: a StopIteration from a fetch would end it without a word
+                yield fetch[key]
             return
-        with closing(Workers(fetch, keys, number, pin_memory=self.device.type == "cuda")) as workers:
-            yield from zip(keys, workers, strict=True)
+        with closing(Workers(fetch, list(keys), workers, pin_memory=self.device.type == "cuda")) as running:
+            yield from running
 
 
-class _Fetch(Dataset[tuple[Tensor, Tensor]]):
+class _Fetch(Dataset[Batch]):
     """Reads and augments one batch; knows nothing but its key, so any worker may do it."""
 
     def __init__(self, split: Split, augment: Augment | None):
         self.split, self.augment = split, augment
 
-    def __getitem__(self, key: Key) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, key: Key) -> Batch:
         epoch, position, indices = key
         inputs = self.split.fetch(indices)
         if self.augment is not None:
             inputs = torch.from_numpy(self.augment(inputs.numpy(), epoch, position))
-        return inputs, self.split.targets[indices]
+        return inputs, rows(self.split.targets, indices)

@@ -34,6 +34,13 @@ class Split(Protocol):
         """One sample as a person would look at it: pixels (H, W, C), a text, or a row of numbers."""
 
 
+def rows(tensor: Tensor, indices: Tensor) -> Tensor:
+    """`tensor[indices]`, wherever the tensor is, for indices (B,) from the CPU; 20 times as fast as that for pixels."""
+    if tensor.device != indices.device:
+        indices = indices.to(tensor.device, non_blocking=True)
+    return tensor.index_select(0, indices)
+
+
 @dataclass
 class ArraySplit:
     """Everything in memory as one tensor (N, …)."""
@@ -44,15 +51,24 @@ class ArraySplit:
     def __len__(self) -> int:
         return len(self.targets)
 
+    @property
+    def nbytes(self) -> int:
+        """What `to` would take on a device."""
+        return self.inputs.nbytes + self.targets.nbytes
+
+    def to(self, device: torch.device) -> ArraySplit:
+        """The same split with its tensors on `device`; `fetch` still takes indices from the CPU."""
+        return replace(self, inputs=self.inputs.to(device), targets=self.targets.to(device))
+
     def fetch(self, indices: Tensor) -> Tensor:
-        return self.inputs[indices]
+        return rows(self.inputs, indices)
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> ArraySplit:
         chosen = torch.as_tensor(np.asarray(indices), dtype=torch.int64)
         return replace(self, inputs=self.inputs[chosen], targets=self.targets[chosen])
 
     def show(self, index: int) -> np.ndarray:
-        return np.asarray(self.inputs[index].numpy())
+        return np.asarray(self.inputs[index].cpu().numpy())
 
     def fingerprint(self) -> str:
         return digest(self.inputs, self.targets)
@@ -65,11 +81,21 @@ class PixelSplit(ArraySplit):
     size: Sequence[int] | None = None
 
     def fetch(self, indices: Tensor) -> Tensor:
-        pixels = self.inputs[indices]
+        pixels = rows(self.inputs, indices)
         if self.size is None:
             return pixels
         resized = F.interpolate(pixels.permute(0, 3, 1, 2), tuple(self.size), mode="bilinear", antialias=True)
         return resized.permute(0, 2, 3, 1).contiguous()
+
+    @property
+    def nbytes(self) -> int:
+        height, width = self.size or self.inputs.shape[1:3]
+        return len(self) * height * width * self.inputs.shape[3] + self.targets.nbytes
+
+    def to(self, device: torch.device) -> PixelSplit:
+        """Resized once, before it goes there."""
+        parts = [self.fetch(part).to(device) for part in torch.arange(len(self)).split(1024)]
+        return replace(self, inputs=torch.cat(parts), targets=self.targets.to(device), size=None)
 
 
 @dataclass
@@ -79,7 +105,7 @@ class TokenSplit(ArraySplit):
     decode: Callable[[list[int]], str] = str
 
     def fetch(self, indices: Tensor) -> Tensor:
-        batch = self.inputs[indices]
+        batch = rows(self.inputs, indices)
         longest = int((batch != PAD).sum(dim=1).max())
         return batch[:, : max(longest, 1)]
 
