@@ -1,4 +1,4 @@
-"""The way to the device: a set that fits lives there; of any other, a batch travels while the one before is worked on."""
+"""The way to the device: what fits lives there; of anything else a batch travels while the one before is worked on."""
 
 from __future__ import annotations
 
