@@ -23,6 +23,7 @@ from dlrun.ema import EMA
 from dlrun.errors import UserError, choices, memory_for
 from dlrun.evaluator import Evaluator
 from dlrun.optim import L1
+from dlrun.profiler import Unwatched
 from dlrun.progress import Limits
 from dlrun.registry import datasets, models, optimizers, precisions, schedules, tasks
 from dlrun.schedules import Clock, Schedule
@@ -49,7 +50,7 @@ class Run:
     test_batches: Batches
     transfer: Transfer | None  # what came of `init_from`
 
-    def trainer(self, tracker: Tracker, terminal: Terminal, writer: CheckpointWriter, profiler: Any) -> Trainer:
+    def trainer(self, tracker: Tracker, terminal: Terminal, writer: CheckpointWriter, profiler: Unwatched) -> Trainer:
         return Trainer(
             **self.parts, limits=self.limits, tracker=tracker, terminal=terminal, writer=writer, profiler=profiler
         )

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dlrun.data.loader import Batches
 from dlrun.progress import Limits
@@ -31,43 +31,6 @@ class NonFinite(Exception):
             "loss": str(self.loss),  # JSON has no NaN
             "grad_norm": str(self.norm),
         }
-
-
-class Guard:
-    """Notices the first step whose loss or gradient isn't finite.
-
-    On a CPU that is at once. On an accelerator, where looking means waiting for it, the step is noted there and `look`
-    tells of it later, unless `at_once` is asked for.
-    """
-
-    def __init__(self, device: torch.device, at_once: bool):
-        self.at_once = at_once or device.type == "cpu"
-        # step, loss, norm of the first that went wrong; no step is -1
-        self.first = torch.tensor([-1.0, 0.0, 0.0], dtype=torch.float32, device=device)
-
-    def check(self, step: int, sums: Tensor, norm: Tensor | None) -> None:
-        """Raises NonFinite, now or when `look` is called.
-
-        `sums` has the step's loss first; `norm` is None where an infinite gradient is no fault.
-        """
-        if self.at_once:
-            loss, length = sums.tolist()[0], None if norm is None else norm.item()
-            if not math.isfinite(loss) or (length is not None and not math.isfinite(length)):
-                raise NonFinite(step, loss, length)
-            return
-        loss = sums[0]
-        seen = torch.stack((torch.full_like(loss, step), loss, loss if norm is None else norm.to(loss.dtype)))
-        bad = (self.first[0] < 0) & ~torch.isfinite(seen[1:].sum())
-        self.first = torch.where(bad, seen, self.first)
-
-    def look(self) -> None:
-        """Wait for the device; raises NonFinite if a step since the last look went wrong."""
-        if self.at_once:
-            return
-        step, loss, norm = self.first.tolist()
-        if step >= 0:
-            self.first[0] = -1
-            raise NonFinite(int(step), loss, norm)
 
 
 class Mark:

@@ -40,6 +40,7 @@ class Progress:
     sums: list[float] = field(default_factory=lambda: [0.0, 0.0])  # loss and right answers of the epoch so far
     samples: int = 0  # that these are sums of
     epoch_seconds: float = 0.0  # of training in this epoch so far
+    data_seconds: float = 0.0  # of these, waiting for the next batch
     best: dict[str, float] = field(default_factory=dict)  # the row of the best epoch
     reference: float | None = None  # what early stopping compares with: moves by more than min_delta only
     waited: int = 0  # evaluations since the reference moved

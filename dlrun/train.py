@@ -25,7 +25,7 @@ from dlrun.extension import check_extension
 from dlrun.faults import out_of_memory
 from dlrun.messages import farewell, header
 from dlrun.plugins import load_plugins
-from dlrun.profiler import Profiler
+from dlrun.profiler import Profiler, Unwatched
 from dlrun.restoration import Resumption, check_config, check_data, compare_machines, note_resume, restore
 from dlrun.runfolder import RunFolder, git_state, versions
 from dlrun.signals import EXIT_CODES, asked_to_stop, stop_signals
@@ -129,7 +129,7 @@ def _prepare(config: Mapping[str, Any], folder: RunFolder, job: Job) -> Session:
     constant = {"config": dict(config), "spec": run.spec.plain()}
     writer = CheckpointWriter(folder, constant | {"run_id": job.run_id, "data": data, "machine": machine})
     trainer = run.trainer(
-        trackers, terminal, writer, Profiler(folder.path / "bench") if typed.trainer.profile else None
+        trackers, terminal, writer, Profiler(folder.path / "bench") if typed.trainer.profile else Unwatched()
     )
     if run.transfer is not None and found is None:
         log.info("%s", run.transfer)
@@ -178,8 +178,7 @@ def _fit_and_test(session: Session, folder: RunFolder, received: Sequence[Signal
     outcome: dict[str, Any] = {"status": "failed", "error": None, "exit_code": 1}
     try:
         status = trainer.fit()
-        if trainer.profiler is not None:
-            trainer.profiler.finish()
+        trainer.profiler.finish()
         session.writer.close()  # the best checkpoint is on disk
         if not received:
             outcome |= {"status": status, "exit_code": 0, "test": evaluate_best(trainer, session.run, folder)}

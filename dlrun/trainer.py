@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from dlrun import checkpoint
 from dlrun.data.loader import Batches
+from dlrun.data.placement import Batch
 from dlrun.ema import EMA
 from dlrun.errors import TrainingError
 from dlrun.evaluator import Evaluator, Stopped
-from dlrun.faults import Guard, Mark, NonFinite, free_memory, out_of_memory
+from dlrun.faults import Mark, NonFinite, free_memory, out_of_memory
+from dlrun.gradients import Gradients
 from dlrun.optim import L1
 from dlrun.precision import Precision
+from dlrun.profiler import Unwatched
 from dlrun.progress import Limits, Progress
 from dlrun.schedules import Schedule
+from dlrun.tally import Tally
 from dlrun.tasks import Classification
 from dlrun.tracking import Tracker
 from dlrun.tracking.terminal import Terminal
@@ -52,7 +57,7 @@ class Trainer:
     writer: CheckpointWriter
     ema: EMA | None = None
     l1: L1 | None = None
-    profiler: Any = None  # anything with step(), told of every optimizer step
+    profiler: Unwatched = field(default_factory=Unwatched)
     progress: Progress = field(default_factory=Progress)
     stop_requested: bool = False  # set by a signal handler: end at the next step boundary
 
@@ -62,9 +67,11 @@ class Trainer:
         # Before any state is loaded: a saved group has a learning rate that was scheduled already.
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.evaluator.stopped = lambda: self.stop_requested
-        self.guard = Guard(device, at_once=limits.on_nonfinite == "skip")
+        self.tally = Tally(device, at_once=limits.on_nonfinite == "skip", scales=self.precision.scales)
         self.mark = Mark(self.weights) if limits.on_nonfinite == "skip" or limits.on_oom == "halve" else None
-        self.sums = torch.zeros(2, device=device)  # of the epoch so far; on the device until somebody reads them
+        self.gradients = Gradients(
+            self.model, self.parameters, self.task, self.precision, clip_norm=limits.clip_norm, l1=self.l1
+        )
         self.at_boundary = True  # between two optimizer steps, with nothing of the next one begun
         self.saved: tuple[int, int, int] | None = None  # the place that the newest checkpoint is of
         self.saved_at = self.began = time.monotonic()
@@ -126,34 +133,37 @@ class Trainer:
                     self._take_smaller_parts(shortage)
         finally:
             bar.close()
-        self.guard.look()
+        self.tally.look()
         progress.epoch_seconds = before + time.monotonic() - started
 
     def _train_steps(self, bar: Any, epoch_began: float) -> BaseException | None:
         """Optimizer steps until the epoch is trained or somebody says stop; returns an error if memory ran out."""
         progress, limits, batches = self.progress, self.limits, self.train_batches
-        position, window = progress.position, self.sums  # of the step: loss and right answers
-        for inputs, targets in batches.epoch(progress.epoch, start=position):
+        position, coming = progress.position, batches.epoch(progress.epoch, start=progress.position)
+        while (batch := self._next(coming)) is not None:
+            inputs, targets = batch
             if position % limits.accumulate == 0:
                 shared = batches.samples(position, min(position + limits.accumulate, len(batches)))
                 if self.mark is not None:
                     self.mark.take()
             self.at_boundary = False
             try:
-                counts = self._add_gradient(inputs, targets, shared)
+                self.gradients.add(inputs, targets, shared, progress.parts, self.profiler.phase)
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
                 return error.with_traceback(None)  # which holds on to the memory
-            window = counts if position % limits.accumulate == 0 else window.add_(counts)
             position += 1
             bar.update(len(inputs))
             if position % limits.accumulate and position < len(batches):
                 continue
-            self._update(window, shared)
+            with self.profiler.phase("optimizer"):
+                self._update(shared)
+            self.profiler.step()
             progress.step, progress.position, self.at_boundary = progress.step + 1, position, True
             if progress.step % limits.log_every == 0:
-                self._log()
+                with self.profiler.phase("logging"):
+                    self._log()
             now = time.monotonic()
             progress.epoch_seconds = now - epoch_began
             if self._save_is_due(now) and (self.punctual or not self.writer.busy):
@@ -162,53 +172,35 @@ class Trainer:
                 break
         return None
 
-    def _add_gradient(self, inputs: Tensor, targets: Tensor, shared: int) -> Tensor:
-        """Forward and backward pass of one micro-batch; returns its sums of loss and right answers: (2,).
+    def _next(self, coming: Iterator[Batch]) -> Batch | None:
+        """The next batch, and how long it was waited for."""
+        asked = time.monotonic()
+        with self.profiler.phase("data"):
+            batch = next(coming, None)
+        self.progress.data_seconds += time.monotonic() - asked
+        return batch
 
-        The loss is the sum over the samples divided by `shared`, the number of them in the optimizer step, so that
-        gradients add up however the batch is cut.
-        """
-        parts = min(self.progress.parts, len(inputs) // 2)  # batch norm can't train on one sample
-        if parts > 1:  # since memory has asked for it
-            pairs = zip(inputs.tensor_split(parts), targets.tensor_split(parts), strict=True)
-            return torch.stack([self._backward(*pair, shared) for pair in pairs]).sum(dim=0)
-        return self._backward(inputs, targets, shared)
-
-    def _backward(self, inputs: Tensor, targets: Tensor, shared: int) -> Tensor:
-        with self.precision.autocast():
-            logits = self.model(inputs)
-            loss = self.task.loss(logits, targets)
-        self.precision.scale(loss / shared).backward()
-        return torch.stack((loss.detach().float(), self.task.correct(logits.detach(), targets)))
-
-    def _update(self, window: Tensor, samples: int) -> None:
-        """One optimizer step with the gradients of a window; a step that isn't finite is left out, or ends it all."""
+    def _update(self, samples: int) -> None:
+        """One optimizer step with the gradients there are; a step that isn't finite is left out, or ends it all."""
         progress, limits = self.progress, self.limits
         for group, base in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = base * self._factor(progress.step)
         self.precision.unscale(self.optimizer)
-        if self.l1 is not None:
-            self.l1.add_gradient()
-        self.norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        if limits.clip_norm is not None:
-            nn.utils.clip_grads_with_norm_(self.parameters, limits.clip_norm, self.norm)
+        norm = self.gradients.norm()
         try:
-            # Under gradient scaling an infinite gradient is part of the game.
-            self.guard.check(progress.step, window, None if self.precision.scales else self.norm)
+            self.tally.note(progress.step, self.gradients.loss, self.gradients.correct, norm)
         except NonFinite as error:
             if limits.on_nonfinite != "skip":
                 raise
             self._skip(error)
         else:
+            self.gradients.clip(norm)
             self._move_weights()
             if self.ema is not None:
                 self.ema.update()
-            self.sums.add_(window)
             progress.samples += samples
             progress.skipped_in_a_row = 0
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.profiler is not None:
-            self.profiler.step()
+        self.gradients.clear()
 
     def _move_weights(self) -> None:
         try:
@@ -224,14 +216,14 @@ class Trainer:
         return self.schedule.factor(step) * 0.5**self.progress.rollbacks
 
     def _log(self) -> None:
-        self.guard.look()
         metrics = {**self._train_metrics(), "lr": self.optimizer.param_groups[0]["lr"]}
-        self.tracker.step({**metrics, "train/grad_norm": self.norm.item()}, self.progress.step)
+        self.tracker.step({**metrics, "train/grad_norm": self.tally.norm}, self.progress.step)
 
     def _train_metrics(self) -> dict[str, float]:
         """Of the epoch so far; waits for the device, so not at every step. NaN if all of them were skipped."""
-        loss, correct = (self.sums / self.progress.samples).tolist()
-        return {"train/loss": loss, "train/acc": correct}
+        self.tally.look()
+        samples = self.progress.samples or math.nan
+        return {"train/loss": self.tally.loss / samples, "train/acc": self.tally.correct / samples}
 
     def _end_epoch(self) -> None:
         """Evaluate, note the epoch's row, and save."""
@@ -241,23 +233,26 @@ class Trainer:
         train, seconds = self._train_metrics(), progress.epoch_seconds
         validation: dict[str, float | None] = dict.fromkeys(f"val/{name}" for name in self.task.metrics)
         if (progress.epoch + 1) % limits.eval_every == 0 or progress.step >= limits.max_steps:
-            validation |= self.evaluator.evaluate(self.val_batches, "val")
+            with self.profiler.phase("evaluation"):
+                validation |= self.evaluator.evaluate(self.val_batches, "val")
         progress.epoch += 1
         progress.seconds = time.monotonic() - self.began
         rate = self.base_rates[0] * self._factor(progress.step - 1)
         row = {"epoch": progress.epoch, "step": progress.step, "lr": rate, **train, **validation}
         row |= {"samples_per_second": progress.samples / seconds, "seconds": progress.seconds}
+        row["data_wait"] = progress.data_seconds / seconds
         if limits.on_nonfinite == "skip":
             row["skipped_steps"] = progress.skipped
         progress.samples_seen += progress.samples
         progress.train_seconds += seconds
         progress.position = progress.samples = 0
-        progress.epoch_seconds, progress.sums = 0.0, [0.0, 0.0]
-        self.sums.zero_()
+        progress.epoch_seconds, progress.data_seconds, progress.sums = 0.0, 0.0, [0.0, 0.0]
+        self.tally.begin()
         improved = progress.judge(row, limits)
         if (value := row[limits.monitor]) is not None:
             self.schedule.observe(value)
-        self.tracker.epoch(row)
+        with self.profiler.phase("logging"):
+            self.tracker.epoch(row)
         self.overdue = not improved and not self.punctual and self.writer.busy  # no better: it can wait for a write
         if not self.overdue:
             self._save(improved)
@@ -271,9 +266,10 @@ class Trainer:
 
     def _save(self, best: bool = False) -> None:
         progress = self.progress
-        self.guard.look()  # or what isn't finite would be kept
-        progress.seconds, progress.sums = time.monotonic() - self.began, self.sums.tolist()
-        self.writer.put(self.state(), best)
+        self.tally.look()  # or what isn't finite would be kept
+        progress.seconds, progress.sums = time.monotonic() - self.began, [self.tally.loss, self.tally.correct]
+        with self.profiler.phase("checkpoint"):
+            self.writer.put(self.state(), best)
         self.saved_at, self.overdue = time.monotonic(), False
         self.saved = (progress.epoch, progress.step, progress.position)
 
@@ -309,7 +305,7 @@ class Trainer:
         state = self.writer.latest()
         if state is None:
             raise TrainingError(f"{said}, and no checkpoint could be saved to go back to")
-        self.optimizer.zero_grad(set_to_none=True)
+        self.gradients.clear()
         self.precision.discard()
         self.load_state(state)
         self.at_boundary = True
@@ -329,8 +325,8 @@ class Trainer:
                 f"out of memory at step {progress.step + 1} with {size} samples at a time ({reason}); try "
                 "trainer.on_oom=halve, or a smaller data.batch_size with more trainer.accumulate_grad_batches"
             )
-        self.optimizer.zero_grad(set_to_none=True)
-        free_memory(self.sums.device)
+        self.gradients.clear()
+        free_memory(self.parameters[0].device)
         self.mark.back(random=True)
         self.at_boundary = True
         progress.parts *= 2
@@ -359,7 +355,7 @@ class Trainer:
         self.precision.load_state_dict(state["scaler"])
         known = {f.name for f in fields(Progress)}  # an older format has fewer, and one that it counted elsewhere
         self.progress = Progress(**{name: value for name, value in state["progress"].items() if name in known})
-        self.sums = torch.tensor(self.progress.sums, dtype=torch.float32, device=self.sums.device)
+        self.tally.begin(*self.progress.sums)
         self.began = time.monotonic() - self.progress.seconds
         self.saved = (self.progress.epoch, self.progress.step, self.progress.position)
         checkpoint.restore_random_state(state["random"])

@@ -207,7 +207,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
     """metrics.csv without its times."""
     with (folder / "metrics.csv").open(newline="") as file:
         found = list(csv.DictReader(file))
-    return [{k: v for k, v in row.items() if k not in ("seconds", "samples_per_second")} for row in found]
+    return [{k: v for k, v in row.items() if k not in ("seconds", "samples_per_second", "data_wait")} for row in found]
 
 
 def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:

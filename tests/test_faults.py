@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from command_line import CommandLine
 from processes import Process
-from test_trainer import BATCH, CPU, LR, PER_EPOCH, TRAIN, Calls, N, assert_same_weights, build, sgd
+from test_trainer import BATCH, LR, PER_EPOCH, TRAIN, Calls, N, assert_same_weights, build, sgd
 from test_trainer import small_net as plain_net
 from torch import Tensor, nn
 
@@ -29,7 +29,7 @@ from dlrun.data.order import shuffled
 from dlrun.data.source import ArraySplit
 from dlrun.ema import EMA
 from dlrun.errors import TrainingError, UserError
-from dlrun.faults import Guard, NonFinite, out_of_memory
+from dlrun.faults import out_of_memory
 from dlrun.registry import datasets
 from dlrun.trainer import HOPELESS, Trainer
 
@@ -54,7 +54,7 @@ def all_finite(state: Any) -> bool:
 
 
 def untimed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{k: v for k, v in row.items() if k not in ("seconds", "samples_per_second")} for row in rows]
+    return [{k: v for k, v in row.items() if k not in ("seconds", "samples_per_second", "data_wait")} for row in rows]
 
 
 # ---- stop
@@ -68,7 +68,7 @@ def test_a_step_that_is_not_finite_ends_the_training_and_names_its_samples(
 ) -> None:
     sample = BATCH + 70  # in the second step of three
     trainer, recorder = build(plain_net(), 9, train=with_nan(sample, value=value), accumulate=accumulate)
-    trainer.guard.at_once = at_once
+    trainer.tally.at_once = at_once
     with pytest.raises(TrainingError, match=r"at step 2 \(epoch 1\); try a lower optimizer.lr"):
         trainer.fit()
     told = recorder.bad_batch
@@ -86,7 +86,7 @@ def test_the_batch_is_found_in_a_shuffled_epoch(at_once: bool, epoch: int, log_e
     """The learning rate is 0 until one sample, met in every epoch, becomes NaN."""
     trainer, recorder = build(plain_net(), 12, train=with_nan(), log_every=log_every)
     trainer.train_batches.shuffle_seed = 5
-    trainer.guard.at_once = at_once
+    trainer.tally.at_once = at_once
     order = shuffled(N, 5, epoch).tolist()
     sample = order[BATCH + 3]
     bad = trainer.train_batches.split.inputs  # type: ignore[attr-defined]
@@ -101,24 +101,6 @@ def test_the_batch_is_found_in_a_shuffled_epoch(at_once: bool, epoch: int, log_e
     assert [row["epoch"] for row in recorder.rows] == list(range(1, epoch + 1))
     if log_every == 1:
         assert [step for step, _ in recorder.steps] == list(range(1, epoch * PER_EPOCH + 2))
-
-
-def test_a_guard_that_looks_later_tells_of_the_first() -> None:
-    guard = Guard(CPU, at_once=False)
-    guard.at_once = False  # a CPU doesn't need it
-    one = torch.tensor([1.0, 20.0])  # the loss and the right answers of a step
-    guard.look()
-    for step, loss, norm in [(0, 1.0, 2.0), (1, 1.0, math.inf), (2, math.nan, math.nan), (3, 1.0, 1.0)]:
-        guard.check(step, one * loss, torch.tensor(norm, dtype=torch.float64))
-    with pytest.raises(NonFinite, match="the gradient's norm is inf at step 2") as caught:
-        guard.look()
-    assert (caught.value.step, caught.value.loss, caught.value.norm) == (1, 1.0, math.inf)
-    guard.look()  # once
-    guard.check(4, one * math.nan, None)
-    with pytest.raises(NonFinite, match="the training loss is nan at step 5"):
-        guard.look()
-    guard.check(5, one, None)
-    guard.look()
 
 
 # ---- skip
@@ -245,7 +227,7 @@ def test_a_return_goes_on_from_the_checkpoint_with_half_the_rate(at_once: bool, 
     train = TRAIN if precision == "fp32" else ArraySplit(TRAIN.inputs.float(), TRAIN.targets)
     net, reference = fresh(), fresh()
     trainer, recorder = build(net, 9, train=train, on_nonfinite="rollback", precision=precision)
-    trainer.guard.at_once = at_once
+    trainer.tally.at_once = at_once
     trainer.evaluator.evaluate = lambda batches, split: {"val/loss": 1.0, "val/acc": 0.5}  # type: ignore[method-assign]
     # Steps 0 to 2 go well; 4 fails: back to 3, where the epoch began. Then 3, 4 and 5 (5, 6, 7 as they are counted, or
     # one more where it shows at the end of the epoch).

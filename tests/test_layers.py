@@ -8,8 +8,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parent.parent / "dlrun"
 FLOORS = [
     {"errors", "registry", "spec", "distributed", "atomic", "locks", "signals", "slurm", "plugins"},
-    {"data", "models", "tasks", "optim", "ema", "schedules", "precision", "faults", "progress"},
-    {"runfolder", "checkpoint", "weights", "transfer", "writer", "tracking", "profiler", "evaluator"},
+    {"data", "models", "tasks", "optim", "ema", "schedules", "precision", "faults", "progress", "tally"},
+    {"runfolder", "checkpoint", "weights", "transfer", "writer", "tracking", "profiler", "evaluator", "gradients"},
     {"trainer"},
     {"config", "build"},
     {"train", "restoration", "extension", "testing", "messages", "commands"},
@@ -23,6 +23,7 @@ WITHIN = {
     ("locks", "errors"),
     ("faults", "data"),
     ("faults", "progress"),
+    ("tally", "faults"),
     ("weights", "checkpoint"),
     ("weights", "runfolder"),
     ("transfer", "weights"),

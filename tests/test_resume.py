@@ -34,7 +34,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def rows(folder: Path) -> list[dict[str, str]]:
     with (folder / "metrics.csv").open(newline="") as file:
         found = list(csv.DictReader(file))
-    return [{k: v for k, v in row.items() if k not in ("seconds", "samples_per_second")} for row in found]
+    return [{k: v for k, v in row.items() if k not in ("seconds", "samples_per_second", "data_wait")} for row in found]
 
 
 def summary(folder: Path) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from dlrun.ema import EMA
 from dlrun.errors import UserError
 from dlrun.evaluator import Evaluator
 from dlrun.optim import L1
+from dlrun.profiler import Unwatched
 from dlrun.progress import Limits, Progress
 from dlrun.registry import precisions, schedules, tasks
 from dlrun.schedules import Clock, Schedule
@@ -450,7 +451,7 @@ def test_plateau_is_told_the_monitored_metric() -> None:
 # ---- accidents
 
 
-class Calls:
+class Calls(Unwatched):
     """A profiler that calls `then` after every optimizer step with its number."""
 
     def __init__(self, then: Callable[[int], Any]):
@@ -502,4 +503,4 @@ def test_a_stop_during_an_evaluation_abandons_it_and_it_comes_after_the_resume(m
 
 
 def untimed(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name not in ("seconds", "samples_per_second")}
+    return {name: value for name, value in row.items() if name not in ("seconds", "samples_per_second", "data_wait")}

@@ -75,7 +75,8 @@ class Terminal(Quiet):
             f"train {train}",
             f"val {val}" if val else "",
         ]
-        parts += [f"lr {known['lr']:.2e}", f"{known['samples_per_second']:,.0f} samples/s"]
+        rate = f"{known['samples_per_second']:,.0f} samples/s"
+        parts += [f"lr {known['lr']:.2e}", rate, f"data {known['data_wait']:.0%}".replace("%", " %")]
         log.info("  ".join(part for part in parts if part))
 
     def finish(self, summary: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ ROWS: list[dict[str, float | None]] = [
     {"epoch": 2, "step": 40, "lr": 1e-8, "train/loss": 0.1, "train/acc": 0.75, "val/loss": 0.2, "val/acc": 0.9861},
 ]
 for _row in ROWS:
-    _row["samples_per_second"] = 5000.0
+    _row |= {"samples_per_second": 5000.0, "data_wait": 0.04}
 
 
 def test_metrics_csv_has_a_row_per_epoch(tmp_path: Path) -> None:
@@ -65,7 +65,8 @@ def test_terminal_line_shows_percent(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", "dlrun"):
         Terminal(40).epoch(ROWS[1])
     assert caplog.messages == [
-        "epoch  2/40  train loss 0.1000  acc 75.00 %  val loss 0.2000  acc 98.61 %  lr 1.00e-08  5,000 samples/s"
+        "epoch  2/40  train loss 0.1000  acc 75.00 %  val loss 0.2000  acc 98.61 %  lr 1.00e-08"
+        "  5,000 samples/s  data 4 %"
     ]
 
 
