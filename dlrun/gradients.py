@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,7 +27,6 @@ class Gradients:
     precision: Precision
     clip_norm: float | None = None
     l1: L1 | None = None
-    shares: dict[int, Tensor] = field(default_factory=dict)  # 1 / n on the device, for the few n that come up
 
     def __post_init__(self) -> None:
         self.loss: Tensor
@@ -41,7 +40,8 @@ class Gradients:
         What is differentiated is the sum of the losses divided by `samples`, the number of them in the optimizer step,
         so that gradients add up however the batch is cut, also in `parts` where memory asks for it.
         """
-        parts = min(parts, len(inputs) // 2)  # batch norm can't train on one sample
+        if parts > 1:
+            parts = min(parts, len(inputs) // 2)  # batch norm can't train on one sample
         if parts <= 1:
             self._add(inputs, targets, samples, phase)
             return
@@ -53,18 +53,11 @@ class Gradients:
             logits = self.model(inputs)
             loss = self.task.loss(logits, targets)
         with phase("backward"):
-            # Handed in as the gradient, the division costs no kernels of its own.
-            self.precision.scale(loss).backward(self._share(samples, loss))
+            self.precision.scale(loss / samples).backward()
         loss, correct = loss.detach(), self.task.correct(logits.detach(), targets)
         if self.begun:
             loss, correct = self.loss + loss, self.correct + correct
         self.loss, self.correct, self.begun = loss, correct, True
-
-    def _share(self, samples: int, loss: Tensor) -> Tensor:
-        share = self.shares.get(samples)
-        if share is None or share.dtype != loss.dtype:
-            share = self.shares[samples] = torch.full_like(loss, 1 / samples, requires_grad=False)
-        return share
 
     def norm(self) -> Tensor:
         """The length of all gradients together, a scalar; call once per step, before `clip`."""

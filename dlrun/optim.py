@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from dlrun.errors import OptionError, UserError
+from dlrun.fused import FusedAdam, FusedSGD
 from dlrun.registry import NonNegative, Positive, optimizers
 
 Beta = Annotated[float, Ge(0), Lt(1)]
@@ -51,7 +52,8 @@ def sgd(
     if nesterov and momentum == 0:
         raise OptionError("nesterov", "needs optimizer.momentum > 0")
     groups = parameter_groups(model, weight_decay)
-    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=_fused(model))
+    cls = FusedSGD if (fused := _fused(model)) else torch.optim.SGD
+    return cls(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=fused)
 
 
 @optimizers.register("adam")
@@ -66,7 +68,8 @@ def adam(
 ) -> Optimizer:
     """Adam (Kingma & Ba 2015); its weight decay is added to the gradient."""
     groups = parameter_groups(model, weight_decay)
-    return torch.optim.Adam(groups, lr=lr, betas=_pair(betas), eps=eps, amsgrad=amsgrad, fused=_fused(model))
+    cls = FusedAdam if (fused := _fused(model)) else torch.optim.Adam
+    return cls(groups, lr=lr, betas=_pair(betas), eps=eps, amsgrad=amsgrad, fused=fused)
 
 
 @optimizers.register("adamw")
@@ -81,7 +84,7 @@ def adamw(
 ) -> Optimizer:
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019): the default."""
     groups = parameter_groups(model, weight_decay)
-    return torch.optim.AdamW(groups, lr=lr, betas=_pair(betas), eps=eps, amsgrad=amsgrad, fused=_fused(model))
+    return _adamw(model, groups, lr=lr, betas=_pair(betas), eps=eps, amsgrad=amsgrad)
 
 
 @optimizers.register("nadam")
@@ -204,7 +207,7 @@ def muon(
         hidden, lr=lr, weight_decay=weight_decay, momentum=momentum, nesterov=nesterov, ns_steps=ns_steps
     )
     groups = ([{"params": others, "weight_decay": weight_decay}] if others else []) + rest
-    return Together(first, torch.optim.AdamW(groups, lr=adamw_lr, fused=_fused(model))) if groups else first
+    return Together(first, _adamw(model, groups, lr=adamw_lr)) if groups else first
 
 
 class Together(Optimizer):
@@ -229,6 +232,12 @@ class Together(Optimizer):
         for part, state in zip(self.parts, state_dict["parts"], strict=True):
             part.load_state_dict(state)
         self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+
+def _adamw(model: nn.Module, groups: Groups, **options: Any) -> Optimizer:
+    if _fused(model):
+        return FusedAdam(groups, **options, decoupled_weight_decay=True, fused=True)
+    return torch.optim.AdamW(groups, **options)
 
 
 def _fused(model: nn.Module) -> bool:

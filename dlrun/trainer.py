@@ -139,11 +139,12 @@ class Trainer:
     def _train_steps(self, bar: Any, epoch_began: float) -> BaseException | None:
         """Optimizer steps until the epoch is trained or somebody says stop; returns an error if memory ran out."""
         progress, limits, batches = self.progress, self.limits, self.train_batches
-        position, coming = progress.position, batches.epoch(progress.epoch, start=progress.position)
+        position, last = progress.position, len(batches)
+        coming = batches.epoch(progress.epoch, start=position)
         while (batch := self._next(coming)) is not None:
             inputs, targets = batch
             if position % limits.accumulate == 0:
-                shared = batches.samples(position, min(position + limits.accumulate, len(batches)))
+                shared = batches.samples(position, min(position + limits.accumulate, last))
                 if self.mark is not None:
                     self.mark.take()
             self.at_boundary = False
@@ -154,8 +155,8 @@ class Trainer:
                     raise
                 return error.with_traceback(None)  # which holds on to the memory
             position += 1
-            bar.update(len(inputs))
-            if position % limits.accumulate and position < len(batches):
+            bar.update(inputs.shape[0])
+            if position % limits.accumulate and position < last:
                 continue
             with self.profiler.phase("optimizer"):
                 self._update(shared)
@@ -258,11 +259,12 @@ class Trainer:
             self._save(improved)
 
     def _save_is_due(self, now: float) -> bool:
+        if self.overdue or now - self.saved_at >= self.limits.save_every_seconds:
+            return True
         every, saved = self.limits.save_every, 0 if self.saved is None else self.saved[1]
-        by_steps = every is not None and self.progress.step // every > saved // every
-        if self._epoch_is_trained():  # its end is saved as soon as it is evaluated
-            by_steps = False
-        return by_steps or self.overdue or now - self.saved_at >= self.limits.save_every_seconds
+        if every is None or self.progress.step // every == saved // every:
+            return False
+        return not self._epoch_is_trained()  # its end is saved as soon as it is evaluated
 
     def _save(self, best: bool = False) -> None:
         progress = self.progress

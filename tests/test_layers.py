@@ -8,7 +8,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parent.parent / "dlrun"
 FLOORS = [
     {"errors", "registry", "spec", "distributed", "atomic", "locks", "signals", "slurm", "plugins"},
-    {"data", "models", "tasks", "optim", "ema", "schedules", "precision", "faults", "progress", "tally"},
+    {"data", "models", "tasks", "optim", "fused", "ema", "schedules", "precision", "faults", "progress", "tally"},
     {"runfolder", "checkpoint", "weights", "transfer", "writer", "tracking", "profiler", "evaluator", "gradients"},
     {"trainer"},
     {"config", "build"},
@@ -21,6 +21,7 @@ WITHIN = {
     ("plugins", "errors"),
     ("distributed", "errors"),
     ("locks", "errors"),
+    ("optim", "fused"),
     ("faults", "data"),
     ("faults", "progress"),
     ("tally", "faults"),

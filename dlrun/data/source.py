@@ -49,7 +49,7 @@ class ArraySplit:
     targets: Tensor
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return self.targets.shape[0]
 
     @property
     def nbytes(self) -> int:
