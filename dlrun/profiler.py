@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -45,6 +46,7 @@ class Profiler(Unwatched):
 
     def __init__(self, folder: Path):
         self.folder = folder
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # its library tells of itself on the terminal otherwise
         cuda = torch.cuda.is_available()
         self.profile = profile(
             activities=[ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if cuda else []),
@@ -83,16 +85,17 @@ class Profiler(Unwatched):
 
     def finish(self) -> None:
         if self.operations is None:
-            self.profile.stop()
+            self.profile.stop()  # writes what it has so far
+        if self.operations is None:
             log.warning("trainer.profile: nothing was recorded; it needs %d optimizer steps", WAIT + WARMUP + ACTIVE)
             return
         table = "phases: none, since the training ended with the trace; a longer trainer.max_steps has them"
         if self.steps:
             table = self.table(time.perf_counter() - self.began)
         with atomic_write(self.folder / "profile.txt") as file:
-            file.write(f"{table}\n\nOperations of {ACTIVE} steps before them\n{self.operations}\n".encode())
+            file.write(f"{table}\n\nOperations of up to {ACTIVE} steps before them\n{self.operations}\n".encode())
         where = "trace.json (open it at ui.perfetto.dev) and profile.txt"
-        log.info("%s\nprofile of %d steps in %s: %s", table, ACTIVE, self.folder, where)
+        log.info("%s\nprofile of up to %d steps in %s: %s", table, ACTIVE, self.folder, where)
 
     def table(self, total: float) -> str:
         """A line for each phase: seconds, share of `total` seconds, how often, and the time of one."""
