@@ -1,12 +1,13 @@
 # make run            train the default, or: make run ARGS="model=lstm data=pydocs"
 # make test           everything that has to be green
+# make bench          measure what dlrun costs, beside a bare loop and Lightning; writes benchmarks/RESULTS.md
 # make constraints    note the versions that the suite is green with
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: run test lint constraints clean
+.PHONY: run test lint bench constraints clean
 
 run: .venv/.installed
 	@$(BIN)/dlrun $(ARGS)
@@ -34,6 +35,10 @@ lint: .venv/.installed-dev
 	@$(PYTHON) -m venv .venv
 
 # What torch brings for the GPU is torch's own affair.
+bench: .venv/.installed
+	@$(INSTALL) -e '.[bench]'
+	@$(BIN)/python benchmarks/run.py
+
 constraints: .venv/.installed-dev
 	$(BIN)/python -m pip freeze --exclude-editable | grep -vE '^(nvidia-|cuda-|triton|-e)| @ ' > constraints.txt
 

@@ -1,14 +1,10 @@
 """What do checkpoints cost? A state of 100 MB saved every 20 steps, against never saving.
 
-Both trainings run in one process, an epoch of one and an epoch of the other in turn, and the medians are compared.
-
-    python benchmarks/checkpoints.py [--threads 1] [--pairs 9] [--folder DIR]
+python benchmarks/checkpoints.py [--threads 1] [--rounds 9] [--folder DIR]
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -18,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from measure import arguments, interleaved, ratio, report
 from torch import nn
 
 from dlrun.data.loader import Batches
@@ -86,9 +83,7 @@ def epoch(one: Trainer) -> float:
 
 
 def main() -> None:
-    words = argparse.ArgumentParser(description=__doc__)
-    words.add_argument("--threads", type=int, default=1)
-    words.add_argument("--pairs", type=int, default=9)
+    words = arguments(__doc__)
     words.add_argument("--folder", type=Path, help="where checkpoints go; a temporary folder if not given")
     args = words.parse_args()
     torch.set_num_threads(args.threads)
@@ -97,32 +92,17 @@ def main() -> None:
         folder.checkpoints.mkdir()
         writer = CheckpointWriter(folder, {"config": {}, "spec": {}, "run_id": None, "data": None, "machine": None})
         saving, never = trainer(writer), trainer(Nowhere())
-        for one in (saving, never):  # fresh memory and caches
-            epoch(one)
-        times: dict[str, list[float]] = {"never": [], "saving": []}
-        for _ in range(args.pairs):
-            times["never"].append(epoch(never))
-            times["saving"].append(epoch(saving))
+        seconds = interleaved({"never": lambda: epoch(never), "saving": lambda: epoch(saving)}, args.rounds)
         error = writer.close()
         size = folder.last.stat().st_size
     if error is not None:
         raise error
-    ratios = [b / a for a, b in zip(times["never"], times["saving"], strict=True)]
-    print(f"{'':8}  {'median s/epoch':>14}  {'min':>6}  {'max':>6}")
-    for name, seconds in times.items():
-        print(f"{name:8}  {statistics.median(seconds):14.3f}  {min(seconds):6.3f}  {max(seconds):6.3f}")
-    result = {
-        "benchmark": "checkpoints",
-        "state_mb": round(size / 1e6, 1),
-        "steps": STEPS,
-        "every": EVERY,
-        "threads": args.threads,
-        "seconds_never": statistics.median(times["never"]),
-        "seconds_saving": statistics.median(times["saving"]),
-        "ratio": statistics.median(ratios),
-        "ratios": [round(ratio, 4) for ratio in ratios],
-    }
-    print(json.dumps(result))
+    rows = [
+        (name, statistics.median(taken), min(taken), max(taken), ratio(seconds, name, "never"))
+        for name, taken in seconds.items()
+    ]
+    header = ("", "seconds an epoch", "min", "max", "ratio")
+    report("checkpoints", header, rows, state_mb=round(size / 1e6, 1), steps=STEPS, every=EVERY)
 
 
 if __name__ == "__main__":

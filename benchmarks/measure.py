@@ -48,9 +48,9 @@ def ratio(taken: Seconds, case: str, reference: str) -> float:
 
 def report(benchmark: str, header: tuple[str, ...], rows: list[tuple[Any, ...]], **facts: Any) -> None:
     """A table, and the same as one line of JSON with the machine it was taken on."""
-    shown = [header, *([_shown(value) for value in row] for row in rows)]
-    widths = [max(len(str(row[i])) for row in shown) for i in range(len(header))]
-    for row in shown:
+    lines = [header, *([shown(value) for value in row] for row in rows)]
+    widths = [max(len(str(row[i])) for row in lines) for i in range(len(header))]
+    for row in lines:
         first, *rest = (str(value) for value in row)
         print("  ".join([first.ljust(widths[0]), *(v.rjust(w) for v, w in zip(rest, widths[1:], strict=True))]))
     table = [dict(zip(header, row, strict=True)) for row in rows]
@@ -80,7 +80,8 @@ def _cpu() -> str:
         return platform.processor() or platform.machine()
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value as tables have it."""
     if isinstance(value, float):
         return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) < 0.1 else f"{value:.2f}"
     return "–" if value is None else str(value)
