@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dlrun.data.lean import step
 from dlrun.data.order import AUGMENT, Jumper, philox
 from dlrun.errors import UserError, choices
 from dlrun.registry import check_value
@@ -24,31 +25,49 @@ class Augment:
 
         cv2.setNumThreads(0)  # a thread pool costs more than it gives on one small picture
         self.compose = albumentations.Compose(_build_all(transforms, "augment.transforms"), strict=True)
+        self.steps = [step(transform) for transform in self.compose]
         self.transforms, self.seed = transforms, seed
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Augment, (self.transforms, self.seed)  # to loader processes that aren't forked
+
     def __call__(self, images: np.ndarray, epoch: int, position: int) -> np.ndarray:
-        """Augment the images that stand at `position`, `position` + 1, … of the epoch's order."""
+        """Augment the images that stand at `position`, `position` + 1, … of the epoch's order.
+
+        Gives what `self.compose` gives, image by image, and raises UserError if a shape or type isn't kept.
+        """
         generator, companion = philox(self.seed, epoch, AUGMENT), random.Random(0)
         self.compose.set_random_state(generator, companion)
-        jumper, augmented = Jumper(generator), []
-        for offset, image in enumerate(images):
+        jumper, slab = Jumper(generator), images.copy()
+        for offset, image in enumerate(slab):
             jumper.to(position + offset, companion)
-            augmented.append(self.compose(image=image)["image"])
-        return np.stack(augmented)
+            companion.random()  # Compose's own draw, whether to do anything: it always does
+            augmented = image
+            for apply in self.steps:
+                augmented = apply(augmented)
+            if augmented is not image:
+                _check_kept(image, augmented)
+                image[...] = augmented
+        return slab
 
     def check_shape(self, shape: tuple[int, int, int]) -> None:
         """Try the transforms on one (H, W, C) image: they may fail on its size, and must not change it."""
         often = Augment([_evened(entry) for entry in self.transforms], self.seed)  # what is rare must come up too
         for position in range(64):
             try:
-                result = often(np.zeros((1, *shape), np.uint8), epoch=0, position=position)[0]
+                often(np.zeros((1, *shape), np.uint8), epoch=0, position=position)
+            except UserError:
+                raise
             except Exception as error:
                 raise UserError(f"augment: {type(error).__name__} on a {shape} image: {_one_line(error)}") from error
-            if result.shape != shape or result.dtype != np.uint8:
-                raise UserError(
-                    f"augment: the transforms turn a {shape} uint8 image into {result.shape} {result.dtype}; "
-                    "they must keep size and type (data.image_size sets the size, normalisation is dlrun's own)"
-                )
+
+
+def _check_kept(before: np.ndarray, after: np.ndarray) -> None:
+    if after.shape != before.shape or after.dtype != before.dtype:
+        raise UserError(
+            f"augment: the transforms turn a {before.shape} {before.dtype} image into {after.shape} {after.dtype}; "
+            "they must keep size and type (data.image_size sets the size, normalisation is dlrun's own)"
+        )
 
 
 def _evened(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,12 +101,21 @@ def _build(entry: Mapping[str, Any], key: str) -> Any:
     options = dict(options or {})
     if "transforms" in options:
         options["transforms"] = _build_all(options["transforms"], f"{key}.{name}.transforms")
-    elif not issubclass(known[name], albumentations.BaseCompose):
-        options["strict"] = True  # without it an unknown option is ignored with a warning
+    elif _is_lax(known[name]):
+        options["strict"] = True
     try:
         return known[name](**options)
     except (ValueError, TypeError) as error:
         raise UserError(f"{key}.{name}: {_one_line(error)}") from None
+
+
+def _is_lax(transform: type) -> bool:
+    """Whether unknown options are ignored with a warning, unless `strict` forbids it.
+
+    The library does so where `__init__` stands beside a schema; any other is Python's own, and knows no `strict`.
+    """
+    owner = next(kind for kind in transform.__mro__ if "__init__" in vars(kind))
+    return "InitSchema" in vars(owner)
 
 
 def _nearest_only(name: str, known: Mapping[str, Any]) -> str:
