@@ -5,7 +5,7 @@ for each sample, and torch's DataLoader (no workers) that collates them. dlrun's
 Both end in normalised floats (B, 3, H, W), from pictures that lie in memory; both are given the same recipe of
 conf/augment.
 
-    python -m benchmarks.pictures
+    python benchmarks/pictures.py [--recipes standard affine strong] [--size 32] [--rounds 9]
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import albumentations
 import cv2
 import numpy as np
 import torch
+from measure import arguments, interleaved, ratio, report
 from omegaconf import OmegaConf
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks import measure
 from dlrun.data.augment import Augment
 from dlrun.data.loader import Batches
 from dlrun.data.prepare import preparation
@@ -50,7 +50,7 @@ class PerSample(Dataset[tuple[Tensor, int]]):
 
 
 def main() -> None:
-    words = measure.arguments(__doc__)
+    words = arguments(__doc__)
     words.add_argument("--recipes", nargs="+", default=["standard", "affine", "strong"], help="of conf/augment")
     words.add_argument("--size", type=int, default=32)
     words.add_argument("--batch-size", type=int, default=128)
@@ -61,14 +61,14 @@ def main() -> None:
     cases = {}
     for recipe in options.recipes:
         cases |= _cases(recipe, options.size, options.batch_size, options.batches)
-    taken = measure.interleaved(cases, options.rounds)
+    taken = interleaved(cases, options.rounds)
     rows = []
     for recipe in options.recipes:
         usual, ours = (float(np.median(taken[f"{recipe}, {way}"])) for way in ("usual", "dlrun"))
-        times = 1 / measure.ratio(taken, f"{recipe}, dlrun", f"{recipe}, usual")
+        times = 1 / ratio(taken, f"{recipe}, dlrun", f"{recipe}, usual")
         rows.append((recipe, 1 / usual, 1 / ours, times))
     header = ("augment", "usual, images/s", "dlrun, images/s", "times")
-    measure.report("pictures", header, rows, size=options.size, batch_size=options.batch_size)
+    report("pictures", header, rows, size=options.size, batch_size=options.batch_size)
 
 
 def _cases(recipe: str, size: int, batch_size: int, batches: int) -> dict[str, Callable[[], float]]:

@@ -52,7 +52,7 @@ def _brightness_contrast(transform: Any) -> Pixels | None:
 
 def _affine(transform: Any) -> Pixels | None:
     import cv2
-    from albumentations.augmentations.geometric.functional import extend_value
+    from albumentations.augmentations.geometric.functional import create_affine_transformation_matrix, extend_value
 
     if transform.fit_output:
         return None
@@ -65,7 +65,11 @@ def _affine(transform: Any) -> Pixels | None:
             transform.scale, transform.keep_ratio, transform.balanced_scale, transform.py_random
         )
         rotate = transform.py_random.uniform(*transform.rotate)
-        matrix = _matrix(translate, shear, scale, rotate, (height, width))[:2]
+        middle = (width / 2 - 0.5, height / 2 - 0.5)
+        if shear["x"] or shear["y"]:
+            matrix = create_affine_transformation_matrix(translate, shear, scale, rotate, middle)[:2]
+        else:
+            matrix = _matrix(translate, scale, rotate, middle)[:2]
         if _is_identity(matrix):
             return image
         warped = cv2.warpAffine(
@@ -82,18 +86,13 @@ def _affine(transform: Any) -> Pixels | None:
 
 
 def _matrix(
-    translate: dict[str, int], shear: dict[str, float], scale: dict[str, float], rotate: float, size: tuple[int, int]
+    translate: dict[str, int], scale: dict[str, float], rotate: float, middle: tuple[float, float]
 ) -> np.ndarray:
-    """albumentations' `create_affine_transformation_matrix` about the centre of a picture (height, width): (3, 3).
+    """albumentations' `create_affine_transformation_matrix` without shear, about `middle` (x, y): (3, 3).
 
-    Without shear, all products but the last are with zeros, ones and one number, so that nothing is rounded that
-    isn't here. The last is a sum of three, and left to the same matrix product for the same rounding.
+    All its products but the last are with zeros, ones and one number, so that nothing is rounded there that isn't
+    here. The last is a sum of three, and left to the same matrix product for the same rounding.
     """
-    from albumentations.augmentations.geometric.functional import center, create_affine_transformation_matrix
-
-    middle = center(size)
-    if shear["x"] or shear["y"]:
-        return np.asarray(create_affine_transformation_matrix(translate, shear, scale, rotate, middle))
     angle = np.deg2rad(rotate % 360)
     cos, sin, across, down = np.cos(angle), np.sin(angle), scale["x"], scale["y"]
     linear = [

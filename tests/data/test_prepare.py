@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import by_hand
 import numpy as np
 import pytest
 import torch
@@ -25,6 +26,19 @@ def test_pixels_are_normalised(channels_last):
     np.testing.assert_allclose(images.numpy(), expected, rtol=0, atol=1e-6)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     assert images.is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_slab_is_what_albumentations_makes_of_each_picture(channels, channels_last):
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 32, 20, channels), dtype=np.uint8)
+    mean, std = MEAN[:channels], STD[:channels]
+    compose = by_hand.A.Compose([by_hand.A.Normalize(mean, std), by_hand.A.ToTensorV2()])
+    expected = torch.stack([compose(image=image)["image"] for image in pixels])
+    prepare = preparation(DataSpec("image", (channels, 32, 20), CLASSES, mean, std), CPU, channels_last)
+    batch = torch.from_numpy(pixels.copy())
+    torch.testing.assert_close(prepare(batch), expected, rtol=0, atol=2e-6)
+    assert torch.equal(batch, torch.from_numpy(pixels))
 
 
 def test_token_ids_and_features_stay():

@@ -85,9 +85,9 @@ def test_matrices_have_the_same_bits(size):
     for _ in range(2000):
         translate = {"x": int(random.integers(-9, 9)), "y": int(random.integers(-9, 9))}
         scale = {"x": random.uniform(0.5, 2), "y": random.uniform(0.5, 2)}
-        arguments = translate, {"x": -0.0, "y": -0.0}, scale, random.uniform(-180, 180)
-        theirs = functional.create_affine_transformation_matrix(*arguments, functional.center(size))
-        ours = shortcuts._matrix(*arguments, size)
+        rotate, middle, no_shear = random.uniform(-180, 180), functional.center(size), {"x": -0.0, "y": -0.0}
+        theirs = functional.create_affine_transformation_matrix(translate, no_shear, scale, rotate, middle)
+        ours = shortcuts._matrix(translate, scale, rotate, middle)
         assert np.array_equal(ours, theirs)
         assert shortcuts._is_identity(ours[:2]) == functional.is_identity_matrix(theirs)
 
