@@ -15,6 +15,7 @@ from PIL import Image
 from dlrun.build import build
 from dlrun.config import parse
 from dlrun.errors import UserError
+from dlrun.profiler import Unwatched
 from dlrun.registry import datasets, models
 from dlrun.tracking import Quiet
 from dlrun.tracking.terminal import Terminal
@@ -109,7 +110,7 @@ def test_every_model_with_every_dataset(root: Path, compose_config: Callable[...
                 continue
             run = build(config)
             before = [p.detach().clone() for p in run.parts["weights"].parameters()]
-            trainer = run.trainer(Quiet(), Terminal(1, show_bar=False), Nowhere(), None)
+            trainer = run.trainer(Quiet(), Terminal(1, show_bar=False), Nowhere(), Unwatched())
             assert trainer.fit() == "finished"
             assert trainer.progress.step == 2, (model, data)
             after = list(run.parts["weights"].parameters())
