@@ -7,7 +7,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent / "dlrun"
 FLOORS = [
-    {"errors", "registry", "spec", "distributed", "atomic", "locks", "signals", "slurm", "plugins"},
+    {"errors", "registry", "spec", "distributed", "atomic", "locks", "signals", "slurm", "plugins", "allocator"},
     {"data", "models", "tasks", "optim", "fused", "ema", "schedules", "precision", "faults", "progress", "tally"},
     {"runfolder", "checkpoint", "weights", "transfer", "writer", "tracking", "profiler", "evaluator", "gradients"},
     {"trainer"},
