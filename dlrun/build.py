@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
+from torch.optim import Optimizer
 
+from dlrun.allocator import keep_freed_memory
 from dlrun.config import Config, duration
 from dlrun.data.augment import Augment
 from dlrun.data.loader import Batches
@@ -23,6 +25,7 @@ from dlrun.ema import EMA
 from dlrun.errors import UserError, choices, memory_for
 from dlrun.evaluator import Evaluator
 from dlrun.optim import L1
+from dlrun.precision import Precision
 from dlrun.profiler import Unwatched
 from dlrun.progress import Limits
 from dlrun.registry import datasets, models, optimizers, precisions, schedules, tasks
@@ -65,6 +68,8 @@ def build(config: Config) -> Run:
     seed_everything(config.seed, options.deterministic)
     torch.set_num_threads(options.num_threads or DEFAULT_THREADS)
     device = choose_device(config.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     precision = precisions.build(config.precision.name, config.precision.options, device)
     source = build_source(config)
     spec = source.spec
@@ -85,7 +90,7 @@ def build(config: Config) -> Run:
     mode = _mode(options.monitor, options.mode, task)
 
     clock = build_clock(config, len(train))
-    optimizer = optimizers.build(config.optimizer.name, config.optimizer.options, model)
+    optimizer = _optimizer(config, model, precision)
     compiled = _compiled(model, options.compile)
     ema = None if options.ema_decay is None else EMA(model, options.ema_decay)
     return Run(
@@ -268,6 +273,17 @@ def build_schedule(config: Config, clock: Clock, lr: float, mode: str) -> Schedu
         raise UserError(f"scheduler.{key}: {clock.warmup_steps} steps of warm-up, but {owner} {horizon.total_steps}")
     schedule: Schedule = schedules.build(config.scheduler.name, config.scheduler.options, horizon, lr, mode)
     return schedule
+
+
+def _optimizer(config: Config, model: nn.Module, precision: Precision) -> Optimizer:
+    optimizer: Optimizer = optimizers.build(config.optimizer.name, config.optimizer.options, model)
+    adapted = precision.adapt(model, optimizer, config.seed)
+    if config.l1 and adapted is not optimizer:
+        raise UserError(
+            f"optimizer.l1: {config.l1} would be lost in the rounding of bfloat16 gradients; "
+            "set it to 0 or take precision=bf16"
+        )
+    return adapted
 
 
 def build_clock(config: Config, batches: int) -> Clock:

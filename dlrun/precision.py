@@ -1,17 +1,18 @@
-"""Number formats of the forward pass: fp32, tf32, bf16, fp16. fp32 is the base, and does nothing."""
+"""Number formats of the forward pass and of the weights: fp32, tf32, bf16, fp16. fp32 is the base, and does nothing."""
 
 from __future__ import annotations
 
 import logging
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dlrun.errors import UserError
 from dlrun.registry import precisions
+from dlrun.rounding import BF16Weights
 
 log = logging.getLogger(__name__)
 
@@ -20,12 +21,17 @@ log = logging.getLogger(__name__)
 class Precision:
     """32-bit floats throughout."""
 
+    name: ClassVar[str] = "fp32"
     scales = False  # whether gradients are scaled, and steps with infinite ones left out
 
     def __init__(self, device: torch.device):
         self.device = device
         torch.set_float32_matmul_precision("highest")
         torch.backends.cudnn.allow_tf32 = False  # torch's default is True: convolutions with 10 bits of mantissa
+
+    def adapt(self, model: nn.Module, optimizer: Optimizer, seed: int) -> Optimizer:
+        """Give the model the parameters of this format; returns the optimizer that trains them."""
+        return optimizer
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Around the forward pass and the loss."""
@@ -69,15 +75,37 @@ class TF32(Precision):
 class BF16(Precision):
     """Forward pass in bfloat16 by autocast; weights and updates stay fp32, no scaling needed."""
 
+    name = "bf16"
+
     def __init__(self, device: torch.device):
         super().__init__(device)
         if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-            raise UserError(f"precision: bf16 isn't supported by {_name(device)}; take fp16 or fp32")
+            raise UserError(f"precision: {self.name} isn't supported by {_name(device)}; take fp16 or fp32")
         if device.type == "cpu" and not cpu_has("avx512_bf16", "amx_bf16", "bf16"):
-            log.warning("precision=bf16: this CPU has no native bfloat16; expect 6 to 12 times the time of fp32")
+            log.warning(
+                "precision=%s: this CPU has no native bfloat16; expect 6 to 12 times the time of fp32", self.name
+            )
 
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16)
+
+
+@precisions.register("bf16_weights")
+class BF16Parameters(BF16):
+    """bf16, with weights and their gradients in bfloat16 too; norms, biases and optimizer state stay fp32.
+
+    `update` is "master" (an fp32 copy of each weight) or "stochastic" (rounded up or down by chance, no copies: with
+    Adam 12 bytes per weight instead of 16). Gradients that are accumulated over micro-batches add up in bfloat16.
+    """
+
+    name = "bf16_weights"
+
+    def __init__(self, device: torch.device, *, update: Literal["master", "stochastic"] = "master"):
+        super().__init__(device)
+        self.update = update
+
+    def adapt(self, model: nn.Module, optimizer: Optimizer, seed: int) -> Optimizer:
+        return BF16Weights(model, optimizer, self.update, seed)
 
 
 @precisions.register("fp16")

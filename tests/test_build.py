@@ -280,3 +280,13 @@ def test_epochs_and_evaluations_are_handed_on(built):
     assert (limits.patience, limits.eval_every, limits.monitor) == (3, 2, "val/loss")
     fast = built("trainer.patience=3", "trainer.fast_dev_run=true").limits
     assert (fast.patience, fast.log_every) == (None, 1)
+
+
+@pytest.mark.parametrize("update", ["master", "stochastic"])
+def test_l1_is_refused_where_bf16_gradients_would_lose_it(built, update):
+    words = ["precision=bf16_weights", f"precision.update={update}"]
+    with pytest.raises(UserError, match=r"optimizer\.l1: 0\.1 would be lost in .*; set it to 0 or take precision=bf16"):
+        built(*words, "optimizer.l1=0.1")
+    run = built(*words, "trainer.ema_decay=0.9")
+    assert {p.dtype for p in run.parts["weights"].parameters()} == {torch.bfloat16, torch.float32}
+    assert all(average.dtype == torch.float32 for average in run.parts["ema"].average)

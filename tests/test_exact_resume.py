@@ -226,6 +226,8 @@ OPTIONS: dict[str, tuple[list[str], list[Place]]] = {
     "standard augmentation": (["augment=standard"], [3, 6]),
     "clipping and l1": (["trainer.gradient_clip_val=0.1", "optimizer.l1=0.01"], [3, 6]),
     "bf16": (["precision=bf16"], [3, 6]),
+    "bf16 weights, copied": (["precision=bf16_weights"], [3, 6]),
+    "bf16 weights, rounded by chance": (["precision=bf16_weights", "precision.update=stochastic"], [3, 6]),
     "evaluated every second epoch": (["trainer.check_val_every_n_epoch=2", "trainer.max_epochs=4"], [4, 5, 8, 13]),
     "max_steps within an epoch": (["trainer.max_steps=10"], [9]),
     "max_steps within an epoch, stopped there": (["trainer.max_steps=10"], [10]),

@@ -69,7 +69,7 @@ HOMES = {
     "scheduler": homes(
         "scheduler", "none step multistep exponential cosine plateau onecycle linear polynomial warm_restarts", TOP
     ),
-    "precision": homes("precision", "fp32 tf32 bf16 fp16", TOP),
+    "precision": homes("precision", "fp32 tf32 bf16 bf16_weights fp16", TOP),
     "trainer": {"default": TOP},
 }
 # What compiles, downloads, talks to a server, or takes seconds to import.
@@ -261,7 +261,7 @@ combinations = st.builds(
     st.sampled_from([LINEAR, MLP, CNN, RNN, LSTM, TRANSFORMER]),
     st.sampled_from([TABLE, IMAGES, TEXTS, DIGITS, CSV, ["data=breast_cancer", "data.limit=40"]]),
     *(st.sampled_from([[f"{group}={name}"] for name in HOMES[group]]) for group in ("optimizer", "scheduler")),
-    st.sampled_from([["precision=fp32"], ["precision=bf16"], ["precision=fp16"]]),
+    st.sampled_from([["precision=fp32"], ["precision=bf16"], ["precision=bf16_weights"], ["precision=fp16"]]),
     st.sampled_from([[f"augment={name}"] for name in ("none", "none", "light", "strong")]),
     st.lists(st.sampled_from(CHANGES), max_size=4),
 )

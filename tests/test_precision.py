@@ -74,7 +74,7 @@ def train_by_hand(net: nn.Module, dtype: torch.dtype | None, clip: float = 0.05)
 
 
 def test_every_precision_is_tested_here() -> None:
-    assert precisions.names() == ["bf16", "fp16", "fp32", "tf32"]
+    assert precisions.names() == ["bf16", "bf16_weights", "fp16", "fp32", "tf32"]
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("fp32", None), ("bf16", torch.bfloat16), ("fp16", torch.float16)])
@@ -121,7 +121,7 @@ def test_fp16_is_refused_on_mps() -> None:
         precisions.build("fp16", {}, torch.device("mps"))
 
 
-@pytest.mark.parametrize("name", ["bf16", "fp16"])
+@pytest.mark.parametrize("name", ["bf16", "bf16_weights", "fp16"])
 @pytest.mark.parametrize("native", [False, True])
 def test_a_cpu_that_has_to_emulate_it_is_warned_of(
     name: str, native: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -33,7 +33,7 @@ NAMES = {
     "task": "classification",
     "optimizer": "adadelta adafactor adagrad adam adamw muon nadam radam rmsprop sgd",
     "scheduler": "cosine exponential linear multistep none onecycle plateau polynomial step warm_restarts",
-    "precision": "bf16 fp16 fp32 tf32",
+    "precision": "bf16 bf16_weights fp16 fp32 tf32",
 }
 
 INF, NAN = float("inf"), float("nan")
@@ -229,7 +229,7 @@ def test_listing_imports_nothing_heavy_and_lists_what_is_registered():
         "task": 1,
         "optimizer": 10,
         "scheduler": 10,
-        "precision": 4,
+        "precision": 5,
     }
     for kind, registry in REGISTRIES.items():
         for name in found[kind]:
