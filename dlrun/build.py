@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from dlrun.allocator import keep_freed_memory
+from dlrun.compiling import asked, compiled
 from dlrun.config import Config, duration
 from dlrun.data.augment import Augment
 from dlrun.data.loader import Batches
@@ -73,6 +74,14 @@ def build(config: Config) -> Run:
     precision = precisions.build(config.precision.name, config.precision.options, device)
     source = build_source(config)
     spec = source.spec
+    compilation = asked(
+        options.compile,
+        options.compile_region,
+        device,
+        varies=spec.modality == "text",
+        halves=options.on_oom == "halve",
+        accumulates=options.accumulate_grad_batches > 1,
+    )
     model = build_model(config, spec)
     transferred = None if config.init_from is None else transfer(model, Path(config.init_from).expanduser(), spec)
     model.to(device)
@@ -91,14 +100,16 @@ def build(config: Config) -> Run:
 
     clock = build_clock(config, len(train))
     optimizer = _optimizer(config, model, precision)
-    compiled = _compiled(model, options.compile)
+    called = model
+    if compilation is not None:
+        called = compiled(model, compilation, next(train.epoch(0)), task, precision)
     ema = None if options.ema_decay is None else EMA(model, options.ema_decay)
     return Run(
         spec=spec,
         splits=splits,
         device=device,
         parts={
-            "model": compiled,
+            "model": called,
             "weights": model,
             "task": task,
             "optimizer": optimizer,
@@ -106,7 +117,7 @@ def build(config: Config) -> Run:
             "precision": precision,
             "train_batches": train,
             "val_batches": val,
-            "evaluator": Evaluator(compiled, task, precision, ema, halves=options.on_oom == "halve"),
+            "evaluator": Evaluator(called, task, precision, ema, halves=options.on_oom == "halve"),
             "ema": ema,
             "l1": L1(optimizer, config.l1, model) if config.l1 else None,
         },
@@ -317,9 +328,3 @@ def _channels_last(option: bool | str, model: nn.Module, spec: DataSpec) -> bool
     if option is True and not convolutions:
         raise UserError("trainer.channels_last: this model has no convolution; set it to auto")
     return convolutions if option == "auto" else bool(option)
-
-
-def _compiled(model: nn.Module, option: bool | str) -> nn.Module:
-    if option is False:
-        return model
-    return torch.compile(model, mode=None if option is True else str(option))  # type: ignore[return-value]

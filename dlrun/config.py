@@ -81,7 +81,8 @@ class TrainerConfig:
     limit_test_batches: Limit | None = None
     overfit_batches: Limit | None = None
     fast_dev_run: bool | Count = False
-    compile: bool | Literal["default", "reduce-overhead", "max-autotune"] = False
+    compile: bool | Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] = False
+    compile_region: Literal["auto", "model", "blocks"] = "auto"
     channels_last: bool | Literal["auto"] = "auto"
     deterministic: bool = False
     num_threads: Annotated[int, Ge(1), Le(1024)] | None = None  # far too many end the process, without a word

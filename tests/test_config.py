@@ -85,7 +85,7 @@ LIMIT = f"{WHOLE} or a number > 0 and <= 1 or null"
         ),
         (
             "trainer.compile=fast",
-            "trainer.compile: expected true or false or one of 'default', 'reduce-overhead', 'max-autotune', got 'fa",
+            "trainer.compile: expected true or false or one of 'default', 'reduce-overhead', 'max-autotune', 'max-aut",
         ),
         ("tracking.wandb.mode=on", "tracking.wandb.mode: expected one of 'auto', 'online', 'offline', got 'on'"),
         # keys that aren't there
