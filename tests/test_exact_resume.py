@@ -239,6 +239,14 @@ OPTIONS: dict[str, tuple[list[str], list[Place]]] = {
 }
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16_weights"])
+def test_compiled(check: Check, precision: str) -> None:
+    """The same code again, whatever was compiled and run before."""
+    words = ["trainer.compile=true", f"precision={precision}", "trainer.max_epochs=3"]
+    check([*STATEFUL, *MLP, *words], [1, 3, 6])
+
+
 @pytest.mark.parametrize("name", OPTIONS)
 def test_options(check: Check, name: str) -> None:
     words, places = OPTIONS[name]

@@ -118,6 +118,30 @@ def test_five_steps_equal_torchs(name: str) -> None:
         assert_same_weights(net, small_net())
 
 
+KERNELS = {"sgd": "fused", "adam": "fused", "adamw": "fused", "adagrad": "fused"} | dict.fromkeys(
+    ("nadam", "radam", "rmsprop", "adadelta"), "foreach"
+)
+
+
+@pytest.mark.parametrize("options", [{}, {"weight_decay": DECAY}], ids=["plain", "decaying"])
+@pytest.mark.parametrize("name", KERNELS)
+def test_twenty_steps_equal_a_loop_over_the_parameters(name: str, options: dict[str, Any]) -> None:
+    """In fp32, against torch's own loop: `fused` and `foreach` off."""
+    net, reference = small_net().float(), small_net().float()
+    optimizer, loop = optimizers.build(name, options, net), optimizers.build(name, options, reference)
+    assert all(group[KERNELS[name]] is True for group in optimizer.param_groups)
+    original = type(loop).__mro__[2] if "Fused" in type(loop).__name__ else type(loop)  # torch's class
+    assert original.__module__.startswith("torch.optim")
+    settings = [{**group, "fused": None, "foreach": False} for group in loop.param_groups]
+    slow = original(settings)
+    for inputs, targets in batches(20):
+        train(net, optimizer, [(inputs.float(), targets)])
+        for p, q in zip(net.parameters(), reference.parameters(), strict=True):
+            q.grad = p.grad.clone()  # or Adam would make much of the noise in a gradient of nearly zero
+        slow.step()
+    assert_same_weights(net, reference, rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_with_its_defaults_it_learns_a_batch(name: str) -> None:
     net = small_net()
