@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -9,7 +11,7 @@ import torch
 from annotated_types import Ge
 
 from dlrun.data.source import ArraySplit, DataOptions, PixelSplit, Source, Splits, pixel_statistics
-from dlrun.errors import OptionError
+from dlrun.errors import OptionError, UserError
 from dlrun.registry import Count, Positive, Seed, Share, Size, datasets
 from dlrun.spec import DataSpec
 
@@ -17,12 +19,10 @@ from dlrun.spec import DataSpec
 @datasets.register("digits")
 def digits(common: DataOptions, *, image_size: Size | None = None, test_fraction: Share = 0.2) -> Source:
     """scikit-learn's 1,797 real handwritten digits, 8×8 (Alpaydin & Kaynak 1998): the embedded default."""
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    # Grey levels are 0 to 16; ×15 makes them bytes of the usual range without loss.
-    pixels = torch.from_numpy((bunch.images * 15).astype(np.uint8)).unsqueeze(-1)  # (N, 8, 8, 1)
-    everything = PixelSplit(pixels, torch.from_numpy(bunch.target).long(), size=image_size)
+    rows = _rows("digits.csv.gz")  # (N, 65): grey levels, 0 to 16, and the digit
+    # ×15 makes bytes of the usual range of them, without loss.
+    pixels = torch.from_numpy((rows[:, :-1] * 15).astype(np.uint8)).view(-1, 8, 8, 1)
+    everything = PixelSplit(pixels, torch.from_numpy(rows[:, -1]).long(), size=image_size)
     splits = common.carve(everything, test_fraction)
     mean, std = pixel_statistics(splits.train.inputs)  # type: ignore[attr-defined]
     names = tuple(str(digit) for digit in range(10))
@@ -32,10 +32,8 @@ def digits(common: DataOptions, *, image_size: Size | None = None, test_fraction
 @datasets.register("breast_cancer")
 def breast_cancer(common: DataOptions, *, test_fraction: Share = 0.2) -> Source:
     """569 real tumours, 30 measured features, malignant or benign (Wolberg et al. 1995)."""
-    from sklearn.datasets import load_breast_cancer
-
-    bunch = load_breast_cancer()
-    return _table(common, bunch.data, bunch.target, tuple(map(str, bunch.target_names)), test_fraction)
+    rows = _rows("breast_cancer.csv", header=1)  # (N, 31): the features, and 1 for benign
+    return _table(common, rows[:, :-1], rows[:, -1], ("malignant", "benign"), test_fraction)
 
 
 @datasets.register("blobs")
@@ -70,6 +68,17 @@ def blobs(
     )
     names = tuple(f"class {label}" for label in range(num_classes))
     return _table(common, inputs, targets, names, test_fraction)
+
+
+def _rows(name: str, header: int = 0) -> np.ndarray:
+    """A table that lies in scikit-learn's package: importing it, for its own functions, would take a second."""
+    found = find_spec("sklearn")
+    if found is None or found.origin is None:
+        raise UserError("data: this data set comes with scikit-learn; pip install scikit-learn")
+    path = Path(found.origin).parent / "datasets" / "data" / name
+    if not path.exists():
+        raise UserError(f"data: {path} is missing; pip install --force-reinstall scikit-learn")
+    return np.loadtxt(path, delimiter=",", skiprows=header)
 
 
 def _table(

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dlrun.data.stratified import stratified
 from dlrun.errors import UserError
 from dlrun.spec import PAD, DataSpec
 
@@ -151,17 +152,13 @@ class DataOptions:
 
     def hold_out(self, indices: np.ndarray, targets: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarray]:
         """Split `indices` in two, class by class alike; the same numbers give the same split on every machine."""
-        from sklearn.model_selection import train_test_split
-
         try:
-            rest, held = train_test_split(
-                indices, test_size=fraction, stratify=targets[indices], random_state=self.split_seed
-            )
+            rest, held = stratified(targets[indices], fraction, self.split_seed)
         except ValueError as error:  # a class with one sample, or fewer samples than classes
             raise UserError(
                 f"data: can't hold out {fraction} of {len(indices)} samples, class by class: {error}"
             ) from None
-        return rest, held
+        return indices[rest], indices[held]
 
 
 def limited(split: Split, limit: int | None, seed: int) -> Split:
