@@ -43,14 +43,13 @@ Size = Annotated[list[Count], MinLen(2), MaxLen(2)]  # [height, width]
 class Registry:
     """All builders of one kind (`model`, `data`, …), found in one module or in all modules of one package.
 
-    The modules are imported when a builder is asked for, not before: names and descriptions are read from the source,
-    so that listing everything needs no torch.
+    A module is imported when a builder of its own is asked for, not before: names and descriptions are read from the
+    source, so that listing everything needs no torch, and one builder none of the libraries that the others need.
     """
 
     def __init__(self, kind: str, home: str):
         self.kind, self.home = kind, home
         self._builders: dict[str, Callable[..., Any]] = {}
-        self._loaded = False
 
     def register(self, name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Decorator that registers a builder; a name can be taken once."""
@@ -58,8 +57,13 @@ class Registry:
         def add(builder: Callable[..., Any]) -> Callable[..., Any]:
             taken = self._builders.get(name)
             # A plugin that is imported a second time under another name brings the same builder again.
-            if taken is not None and _origin(taken) != _origin(builder):
-                both = f"{taken.__module__} and {builder.__module__}"
+            if taken is not None:
+                clashes, first = _origin(taken) != _origin(builder), taken.__module__
+            else:
+                first = self._module(name) or builder.__module__
+                clashes = first != builder.__module__
+            if clashes:
+                both = f"{first} and {builder.__module__}"
                 raise UserError(f"{self.kind} '{name}' is already registered: by both {both}")
             self._builders[name] = builder
             return builder
@@ -72,18 +76,25 @@ class Registry:
 
     def summaries(self) -> dict[str, str]:
         """Name → first line of the builder's docstring, sorted by name; imports nothing."""
-        found = dict(_scan(self.home)) if not self._loaded else {}
+        found = {name: summary for _, path in _sources(self.home) for name, summary in _registered(path)}
         found |= {name: (inspect.getdoc(b) or "").partition("\n")[0] for name, b in self._builders.items()}
         return dict(sorted(found.items()))
 
     def __getitem__(self, name: str) -> Callable[..., Any]:
         """The builder; raises UserError with the nearest match for an unknown name."""
-        if not self._loaded:
-            _import_all(self.home)
-            self._loaded = True
+        if name not in self._builders and (module := self._module(name)) is not None:
+            importlib.import_module(module)
         if name not in self._builders:
-            raise UserError(f"unknown {self.kind} '{name}'{choices(str(name), self._builders)}")
+            raise UserError(f"unknown {self.kind} '{name}'{choices(str(name), self.names())}")
         return self._builders[name]
+
+    def _module(self, name: str) -> str | None:
+        """The module of the home that registers `name`; imports nothing."""
+        for module, path in _sources(self.home):
+            # Most files needn't be parsed.
+            if name.encode(errors="replace") in path.read_bytes() and name in dict(_registered(path)):
+                return module
+        return None
 
     def build(self, name: str, options: Mapping[str, Any], *given: Any) -> Any:
         """Check `options` against the builder's signature and call it with `given` and them."""
@@ -192,24 +203,18 @@ def _sources(home: str) -> Iterator[tuple[str, Path]]:
             yield f"{home}.{module.name}", Path(folder, f"{module.name}.py")
 
 
-def _import_all(home: str) -> None:
-    for name, _ in _sources(home):
-        importlib.import_module(name)
-
-
 @cache
-def _scan(home: str) -> tuple[tuple[str, str], ...]:
-    """(name, first docstring line) of each `@….register("name")` in the source, without importing it."""
+def _registered(path: Path) -> tuple[tuple[str, str], ...]:
+    """(name, first docstring line) of each `@….register("name")` in a source file, without importing it."""
     found = []
-    for _, path in _sources(home):
-        for node in ast.walk(ast.parse(path.read_bytes())):
-            if not isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-                continue
-            summary = (ast.get_docstring(node) or "").partition("\n")[0]
-            for decorator in node.decorator_list:
-                match decorator:
-                    case ast.Call(func=ast.Attribute(attr="register"), args=[ast.Constant(value=str(name))]):
-                        found.append((name, summary))
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if not isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            continue
+        summary = (ast.get_docstring(node) or "").partition("\n")[0]
+        for decorator in node.decorator_list:
+            match decorator:
+                case ast.Call(func=ast.Attribute(attr="register"), args=[ast.Constant(value=str(name))]):
+                    found.append((name, summary))
     return tuple(found)
 
 

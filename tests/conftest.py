@@ -37,6 +37,6 @@ def compose_config() -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture
 def dlrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
-    assert models["mlp"]  # all are imported, and what a test's plugin adds goes with the test
+    assert all(models[name] for name in models.names())  # imported, and what a test's plugin adds goes with the test
     monkeypatch.setattr(models, "_builders", dict(models._builders))
     return CommandLine(tmp_path, monkeypatch, capsys)

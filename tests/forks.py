@@ -70,17 +70,13 @@ class Forks:
 def serve(output: str) -> None:
     """One command a line, one answer a line, until there are no more."""
     import albumentations  # noqa: F401
-    import sklearn.datasets
-    import sklearn.model_selection  # noqa: F401
-    import torch
 
     import dlrun.launch
     import dlrun.train  # noqa: F401
     from dlrun.registry import datasets, models
 
-    torch.use_deterministic_algorithms(False)  # imports more than all the rest
-    assert datasets["digits"]
-    assert models["cnn"]
+    for registry in (datasets, models):
+        assert all(registry[name] for name in registry.names())
     answers = os.fdopen(os.dup(1), "w")
     os.set_inheritable(answers.fileno(), False)
     for line in sys.stdin:

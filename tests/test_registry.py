@@ -157,6 +157,7 @@ def test_listing_reads_and_building_imports(things):
     assert things.build("cube", {"side": 3}, "given").made == ("given", 3)
     assert things.build("cube", {}, "given").made == ("given", 1)
     assert f"{things.home}.two" in sys.modules
+    assert f"{things.home}.one" not in sys.modules
     assert things.summaries() == {"ball": "Round.", "cube": "Has corners."}
 
 
@@ -192,6 +193,14 @@ def test_a_name_is_taken_once(things, tmp_path):
     path.write_text("from test_registry_home import registry\n@registry.register('ball')\ndef mine(): ...\n")
     with pytest.raises(UserError, match=r"thing 'ball' is already registered: by both things_\d+\.one and"):
         _import(path, "plugin")
+
+
+def test_a_name_of_the_home_is_taken_before_it_is_imported(things, tmp_path):
+    path = tmp_path / "plugin.py"
+    path.write_text("from test_registry_home import registry\n@registry.register('ball')\ndef mine(): ...\n")
+    with pytest.raises(UserError, match=r"thing 'ball' is already registered: by both things_\d+\.one and plugin"):
+        _import(path, "plugin")
+    assert f"{things.home}.one" not in sys.modules
 
 
 def test_a_name_is_taken_once_within_one_file(things, tmp_path):
