@@ -12,12 +12,14 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.optim import SGD, Adam, Optimizer
+from torch.optim import SGD, Adam
+
+from dlrun.eager import Eager
 
 Lists = tuple[list[Tensor], ...]
 
 
-class _Direct(Optimizer):
+class _Direct(Eager):
     """A fused optimizer of torch whose step is `_kernel` on each group."""
 
     state_names: ClassVar[tuple[str, ...]]
@@ -28,7 +30,7 @@ class _Direct(Optimizer):
         """One step; raises what torch's own raises."""
         gradients = None if closure is not None else self._gradients()
         if gradients is None:
-            return super().step(closure)  # type: ignore[safe-super]
+            return super().step(closure)
         for group, (parameters, *states), grads in zip(self.param_groups, self.lists or [], gradients, strict=True):
             self._kernel(group, parameters, grads, *states)
         return None

@@ -10,6 +10,7 @@ from annotated_types import Ge, Lt
 from torch import nn
 from torch.optim import Optimizer
 
+from dlrun.eager import Eager, eager
 from dlrun.errors import OptionError, UserError
 from dlrun.fused import FusedAdam, FusedSGD
 from dlrun.registry import NonNegative, Positive, optimizers
@@ -52,7 +53,7 @@ def sgd(
     if nesterov and momentum == 0:
         raise OptionError("nesterov", "needs optimizer.momentum > 0")
     groups = parameter_groups(model, weight_decay)
-    cls = FusedSGD if (fused := _fused(model)) else torch.optim.SGD
+    cls = FusedSGD if (fused := _fused(model)) else eager(torch.optim.SGD)
     return cls(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=fused)
 
 
@@ -68,7 +69,7 @@ def adam(
 ) -> Optimizer:
     """Adam (Kingma & Ba 2015); its weight decay is added to the gradient."""
     groups = parameter_groups(model, weight_decay)
-    cls = FusedAdam if (fused := _fused(model)) else torch.optim.Adam
+    cls = FusedAdam if (fused := _fused(model)) else eager(torch.optim.Adam)
     return cls(groups, lr=lr, betas=_pair(betas), eps=eps, amsgrad=amsgrad, fused=fused)
 
 
@@ -100,7 +101,7 @@ def nadam(
 ) -> Optimizer:
     """Adam with Nesterov momentum (Dozat 2016)."""
     groups = parameter_groups(model, weight_decay)
-    return torch.optim.NAdam(
+    return eager(torch.optim.NAdam)(
         groups,
         lr=lr,
         betas=_pair(betas),
@@ -123,7 +124,7 @@ def radam(
 ) -> Optimizer:
     """Rectified Adam, which warms itself up (Liu et al. 2020)."""
     groups = parameter_groups(model, weight_decay)
-    return torch.optim.RAdam(
+    return eager(torch.optim.RAdam)(
         groups,
         lr=lr,
         betas=_pair(betas),
@@ -146,7 +147,7 @@ def rmsprop(
 ) -> Optimizer:
     """RMSprop (Hinton 2012): gradients over the root of their running mean square."""
     groups = parameter_groups(model, weight_decay)
-    return torch.optim.RMSprop(
+    return eager(torch.optim.RMSprop)(
         groups, lr=lr, alpha=alpha, eps=eps, momentum=momentum, centered=centered, foreach=_foreach(model)
     )
 
@@ -163,7 +164,7 @@ def adagrad(
 ) -> Optimizer:
     """Adagrad (Duchi et al. 2011), made for sparse features."""
     groups = parameter_groups(model, weight_decay)
-    return torch.optim.Adagrad(
+    return eager(torch.optim.Adagrad)(
         groups,
         lr=lr,
         lr_decay=lr_decay,
@@ -179,7 +180,7 @@ def adadelta(
 ) -> Optimizer:
     """Adadelta (Zeiler 2012), which needs no tuned learning rate."""
     groups = parameter_groups(model, weight_decay)
-    return torch.optim.Adadelta(groups, lr=lr, rho=rho, eps=eps, foreach=_foreach(model))
+    return eager(torch.optim.Adadelta)(groups, lr=lr, rho=rho, eps=eps, foreach=_foreach(model))
 
 
 @optimizers.register("adafactor")
@@ -193,7 +194,7 @@ def adafactor(
 ) -> Optimizer:
     """Adafactor (Shazeer & Stern 2018): second moments as rows and columns, little memory."""
     groups = parameter_groups(model, weight_decay)
-    return torch.optim.Adafactor(groups, lr=lr, beta2_decay=beta2_decay, d=d)
+    return eager(torch.optim.Adafactor)(groups, lr=lr, beta2_decay=beta2_decay, d=d)
 
 
 @optimizers.register("muon")
@@ -219,14 +220,14 @@ def muon(
     others = [p for p in decay if not any(p is q for q in hidden)]
     if not hidden:
         raise OptionError("name", "muon trains hidden layers that are matrices, and this model has none; take adamw")
-    first = torch.optim.Muon(
+    first = eager(torch.optim.Muon)(
         hidden, lr=lr, weight_decay=weight_decay, momentum=momentum, nesterov=nesterov, ns_steps=ns_steps
     )
     groups = ([{"params": others, "weight_decay": weight_decay}] if others else []) + rest
     return Together(first, _adamw(model, groups, lr=adamw_lr)) if groups else first
 
 
-class Together(Optimizer):
+class Together(Eager):
     """Two optimizers that share out a model's parameters and act as one."""
 
     def __init__(self, *parts: Optimizer):
@@ -253,7 +254,7 @@ class Together(Optimizer):
 def _adamw(model: nn.Module, groups: Groups, **options: Any) -> Optimizer:
     if _fused(model):
         return FusedAdam(groups, **options, decoupled_weight_decay=True, fused=True)
-    return torch.optim.AdamW(groups, **options)
+    return eager(torch.optim.AdamW)(groups, **options)
 
 
 def _fused(model: nn.Module) -> bool:

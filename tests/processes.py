@@ -19,8 +19,7 @@ from typing import Any
 from dlrun.cli import main
 
 FORKS = multiprocessing.get_context("forkserver")
-# The last ones are what torch imports when the first optimizer is made, and pytest's, for the functions in test files.
-FORKS.set_forkserver_preload(["dlrun.launch", "dlrun.train", "sklearn.datasets", "torch._dynamo", "pytest"])
+FORKS.set_forkserver_preload(["dlrun.launch", "dlrun.train", "pytest"])  # pytest for the functions in test files
 PATIENCE = 120  # seconds, before something is taken to hang
 
 

@@ -7,42 +7,22 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent / "dlrun"
 FLOORS = [
-    {"errors", "registry", "spec", "distributed", "atomic", "locks", "signals", "slurm", "plugins", "allocator"},
-    {
-        "data",
-        "models",
-        "tasks",
-        "optim",
-        "fused",
-        "ema",
-        "schedules",
-        "precision",
-        "faults",
-        "progress",
-        "tally",
-        "rounding",
-    },
-    {
-        "runfolder",
-        "checkpoint",
-        "weights",
-        "transfer",
-        "writer",
-        "tracking",
-        "profiler",
-        "evaluator",
-        "gradients",
-        "compiling",
-    },
-    {"trainer"},
-    {"config", "build"},
-    {"train", "restoration", "extension", "testing", "messages", "commands"},
-    {"cli", "launch", "resume", "compose", "__main__"},
+    set(names.split())
+    for names in (
+        "allocator atomic conffolder distributed eager errors garbage locks plugins registry signals slurm spec",
+        "data ema faults fused models optim precision progress rounding schedules tally tasks",
+        "checkpoint compiling evaluator gradients profiler runfolder tracking transfer weights writer",
+        "trainer",
+        "build config",
+        "commands extension messages restoration testing train",
+        "__main__ cli compose launch resume",
+    )
 ]
 # A floor has some order of its own; each of these is one step on the way, and there is no step back.
 WITHIN = {
     ("registry", "errors"),
     ("plugins", "errors"),
+    ("conffolder", "errors"),
     ("distributed", "errors"),
     ("locks", "errors"),
     ("optim", "fused"),
