@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from dlrun import __version__, slurm
 from dlrun.errors import RunFailed, StopSignal, UserError, choices
+from dlrun.garbage import look_rarely
 from dlrun.signals import asked_to_stop, stop_as_exit
 
 HELP = """\
@@ -57,6 +58,7 @@ def run() -> None:
     is written and closed by then, so the process just goes, after what was registered for its exit.
     """
     code: object = 0
+    look_rarely()
     try:
         main()
     except SystemExit as error:

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
-from dlrun.config import conf_folder
+from dlrun.conffolder import conf_folder
 from dlrun.errors import UserError, choices, shortened
 
 HYDRA_VERSION = "1.3"  # the behaviour we ask of Hydra, whichever version is installed

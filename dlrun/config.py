@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -44,15 +43,6 @@ def duration(given: Any, key: str) -> float:
     if re.fullmatch(r"(\s*\d+(?:\.\d+)?\s*(d|h|min|s))+\s*", text) is None or not 0 < seconds < math.inf:
         raise UserError(f"{key}: expected a time > 0 such as 90s, 10min, 8h, 1h30min or 2d, got {given!r}")
     return seconds
-
-
-def conf_folder() -> Path:
-    """`conf/` inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).parent
-    for folder in (package / "conf", package.parent / "conf"):
-        if folder.is_dir():
-            return folder
-    raise UserError(f"the configs of dlrun are missing: no {package / 'conf'}; install it again")
 
 
 @dataclass(frozen=True, kw_only=True)

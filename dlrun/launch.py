@@ -28,9 +28,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dlrun import slurm
 from dlrun.compose import HYDRA_VERSION, MISTAKES, compose, explained, parse_arguments, plain, register_run_id
-from dlrun.config import conf_folder
+from dlrun.conffolder import conf_folder
 from dlrun.errors import RunFailed, UserError
-from dlrun.resume import resume
 from dlrun.runfolder import RunFolder, new_run_id
 
 # What a run that never began may have put into its folder.
@@ -58,6 +57,8 @@ def run(words: Sequence[str]) -> None:
 
 def _single(cfg: DictConfig) -> None:
     if slurm.restarted() and (earlier := _begun_by_this_job(cfg)) is not None:
+        from dlrun.resume import resume
+
         resume(earlier, [word for word in cfg.hydra.overrides.task if word.startswith("plugins=")])
         return
     run_id, made = _make_folder(cfg)

@@ -13,7 +13,8 @@ from typing import Any
 import yaml
 
 from dlrun.compose import parse_overrides
-from dlrun.config import MAY_CHANGE, conf_folder, may_change
+from dlrun.conffolder import conf_folder
+from dlrun.config import MAY_CHANGE, may_change
 from dlrun.errors import UserError, choices
 from dlrun.runfolder import RunFolder
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import secrets
 import string
-import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +117,10 @@ def _finite(value: Any) -> Any:
 
 
 def versions() -> dict[str, str]:
-    """What a result depends on beside the config; asks for metadata, imports nothing."""
+    """What a result depends on beside the config; asks for metadata, imports none of them."""
+    import platform  # like what git_state needs, not for a command that only looks into a folder
+    from importlib import metadata
+
     found = {"dlrun": __version__, "python": platform.python_version(), "platform": platform.platform()}
     for name in ("torch", "torchvision", "hydra-core", "albumentations", "numpy", "wandb"):
         try:
@@ -132,6 +132,7 @@ def versions() -> dict[str, str]:
 
 def git_state() -> dict[str, Any] | None:
     """Commit and uncommitted changes of the working directory; None where there is no repository."""
+    import subprocess
 
     def git(*words: str) -> str:
         return subprocess.run(

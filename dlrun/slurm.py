@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
 
 log = logging.getLogger("dlrun")
 
@@ -24,6 +23,8 @@ def restarted() -> bool:
 
 def requeue() -> bool:
     """Ask SLURM to run this job again; False, with a word in the log, if it doesn't."""
+    import subprocess  # not for --help
+
     name = os.environ["SLURM_JOB_ID"]
     try:
         subprocess.run(["scontrol", "requeue", name], check=True, capture_output=True, text=True, timeout=30)

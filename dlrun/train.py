@@ -23,6 +23,7 @@ from dlrun.errors import RunFailed, TrainingError, UserError
 from dlrun.evaluator import Stopped
 from dlrun.extension import check_extension
 from dlrun.faults import out_of_memory
+from dlrun.garbage import look_as_usual
 from dlrun.messages import farewell, header
 from dlrun.plugins import load_plugins
 from dlrun.profiler import Profiler, Unwatched
@@ -67,6 +68,7 @@ def train(config: Mapping[str, Any], job: Job) -> float | None:
     Goes on from the folder's newest checkpoint if the job is a resumed one. Raises UserError before anything was
     trained, RunFailed after that.
     """
+    look_as_usual()
     folder, began = RunFolder(job.path), time.monotonic()
     fails = {"status": "failed", "exit_code": 1}
     try:

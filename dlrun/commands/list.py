@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from dlrun.config import conf_folder
+from dlrun.conffolder import conf_folder
 from dlrun.errors import UserError, choices
 from dlrun.plugins import load_plugins
 from dlrun.registry import REGISTRIES
