@@ -14,12 +14,37 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SHUFFLE, AUGMENT, MIX = 0, 1, 2  # streams that never share a number
+SHUFFLE, AUGMENT, MIX, BUCKET = 0, 1, 2, 3  # streams that never share a number
+MOST_BATCHES, FEWEST_CHUNKS = 50, 4  # per chunk that is sorted, and chunks per epoch, as far as there are batches
 
 
 def shuffled(n: int, seed: int, epoch: int) -> Tensor:
     """The order of `n` samples in `epoch`: (n,) int64."""
     return torch.from_numpy(philox(seed, epoch, SHUFFLE).permutation(n))
+
+
+def bucketed(lengths: Tensor, batch_size: int, seed: int, epoch: int) -> Tensor:
+    """`shuffled`, with samples of similar length in the same batch: (n,) int64, to be cut every `batch_size`.
+
+    The shuffled samples are sorted by length, a chunk of many batches at a time, and cut into batches, which are then
+    shuffled. A short batch is the last; it lies anywhere in the sorted order, so that a batch of one that is dropped
+    costs each sample as often as any other. (Length grouping as in Hugging Face's `LengthGroupedSampler`.)
+    """
+    n, order, generator = len(lengths), shuffled(len(lengths), seed, epoch).numpy(), philox(seed, epoch, BUCKET)
+    full, rest = divmod(n, batch_size)
+    chunk = np.arange(n) // (batch_size * max(1, min(MOST_BATCHES, full // FEWEST_CHUNKS)))
+    keys = lengths.numpy()[order].astype(np.int64)
+    # Up in one chunk and down in the next: a batch that begins in the one and ends in the other is of one length too.
+    order = order[np.lexsort((np.where(chunk % 2, -keys, keys), chunk))]
+    start = generator.integers(n - rest + 1)
+    before, short, after = np.split(order, [start, start + rest])
+    batches = np.concatenate([before, after]).reshape(full, batch_size)[generator.permutation(full)]
+    return torch.from_numpy(np.concatenate([batches.ravel(), short]))
+
+
+def longest_first(lengths: Tensor) -> Tensor:
+    """The order in which a split is evaluated fastest, (n,) int64: what doesn't fit into memory fails at once."""
+    return lengths.argsort(descending=True, stable=True)
 
 
 def generator_at(seed: int, epoch: int, position: int, stream: int) -> np.random.Generator:

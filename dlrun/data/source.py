@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dlrun.data.order import bucketed, longest_first, shuffled
 from dlrun.data.stratified import stratified
 from dlrun.errors import UserError
 from dlrun.spec import PAD, DataSpec
@@ -101,14 +102,30 @@ class PixelSplit(ArraySplit):
 
 @dataclass
 class TokenSplit(ArraySplit):
-    """Texts in memory as token ids (N, longest) padded with PAD; a batch is cut to its own longest text."""
+    """Texts in memory as token ids (N, longest) padded with PAD; a batch is cut to its own longest text.
+
+    With `bucketing`, batches are of texts of similar length, so that there is little padding left.
+    """
 
     decode: Callable[[list[int]], str] = str
+    bucketing: bool = False
+
+    lengths: Tensor = field(init=False)  # steps up to each text's last word, at least one: (N,) int32, on the CPU
+
+    def __post_init__(self) -> None:
+        steps = torch.arange(1, self.inputs.shape[1] + 1, dtype=torch.int32, device=self.inputs.device)
+        last = [((part != PAD) * steps).amax(dim=1) for part in self.inputs.split(4096)]  # not all at once, as int32
+        self.lengths = torch.cat(last).clamp_min(1).cpu()
 
     def fetch(self, indices: Tensor) -> Tensor:
-        batch = rows(self.inputs, indices)
-        longest = int((batch != PAD).sum(dim=1).max())
-        return batch[:, : max(longest, 1)]
+        return rows(self.inputs[:, : int(self.lengths[indices].max())], indices)
+
+    def arrange(self, batch_size: int, seed: int | None, epoch: int, count: int) -> Tensor:
+        if not self.bucketing:
+            return in_order(len(self), seed, epoch)
+        if seed is None:
+            return longest_first(self.lengths[:count])
+        return bucketed(self.lengths, batch_size, seed, epoch)
 
     def show(self, index: int) -> str:  # type: ignore[override]
         return self.decode(self.inputs[index].tolist())
@@ -167,6 +184,21 @@ def limited(split: Split, limit: int | None, seed: int) -> Split:
         return split
     chosen = np.random.default_rng(seed).permutation(len(split))[:limit]
     return split.subset(np.sort(chosen))
+
+
+def arrangement(split: Split, batch_size: int, seed: int | None, epoch: int, count: int) -> Tensor:
+    """Which sample comes when in `epoch`, to be cut every `batch_size`: int64 indices.
+
+    Shuffled by (seed, epoch); without a seed the split's first `count` samples. A split may have its own word on how
+    samples go together, a method `arrange` with the same arguments.
+    """
+    own = getattr(split, "arrange", None)
+    return in_order(len(split), seed, epoch) if own is None else own(batch_size, seed, epoch, count)
+
+
+def in_order(n: int, seed: int | None, epoch: int) -> Tensor:
+    """Shuffled, or as they are: (n,) int64."""
+    return torch.arange(n) if seed is None else shuffled(n, seed, epoch)
 
 
 def fingerprint(split: Split) -> str:

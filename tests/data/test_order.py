@@ -7,9 +7,20 @@ import numpy as np
 import pytest
 import torch
 
-from dlrun.data.order import AUGMENT, MIX, SHUFFLE, Jumper, generator_at, philox, shuffled
+from dlrun.data.order import (
+    AUGMENT,
+    BUCKET,
+    MIX,
+    SHUFFLE,
+    Jumper,
+    bucketed,
+    generator_at,
+    longest_first,
+    philox,
+    shuffled,
+)
 
-STREAMS = (SHUFFLE, AUGMENT, MIX)
+STREAMS = (SHUFFLE, AUGMENT, MIX, BUCKET)
 
 
 def by_hand(seed, epoch, stream, position):
@@ -75,4 +86,78 @@ def test_companion_is_seeded_by_the_place():
 def test_no_two_places_share_a_number(seeds):
     places = list(itertools.product(seeds, (0, 1, 2), (0, 1, 2, 1000), STREAMS))
     drawn = [number for place in places for number in generator_at(*place).bit_generator.random_raw(64).tolist()]
-    assert len(set(drawn)) == len(drawn) == len(seeds) * 36 * 64
+    assert len(set(drawn)) == len(drawn) == len(seeds) * 48 * 64
+
+
+def lengths_like_texts(n: int) -> torch.Tensor:
+    """Many short ones and a long tail, cut at 64."""
+    return torch.from_numpy(np.random.default_rng(0).lognormal(2.8, 0.7, n).clip(1, 64).astype(np.int32))
+
+
+def padding(lengths: torch.Tensor, order: torch.Tensor, batch_size: int) -> float:
+    """The share of padding if each batch is as long as its longest."""
+    batches = lengths[order].split(batch_size)
+    return 1 - lengths[order].sum().item() / sum(len(batch) * batch.max().item() for batch in batches)
+
+
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 63, 64, 65, 500, 1729])
+@pytest.mark.parametrize("batch_size", [1, 8, 64])
+def test_bucketed_is_a_permutation_of_its_own_for_each_seed_and_epoch(n, batch_size):
+    lengths = lengths_like_texts(n)
+    orders = {(s, e): bucketed(lengths, batch_size, s, e) for s in range(2) for e in range(3)}
+    for place, order in orders.items():
+        assert order.dtype == torch.int64
+        assert order.sort().values.tolist() == list(range(n))
+        np.random.seed(place[1]), torch.manual_seed(place[1])
+        assert torch.equal(bucketed(lengths, batch_size, *place), order)
+    if n > max(batch_size, 9):  # one batch has one order
+        assert len({tuple(order.tolist()) for order in orders.values()}) == 6
+
+
+@pytest.mark.parametrize(("n", "batch_size"), [(1729, 64), (10_000, 32), (3000, 16)])
+def test_bucketed_leaves_little_padding(n, batch_size):
+    lengths = lengths_like_texts(n)
+    for epoch in range(5):
+        at_random = padding(lengths, shuffled(n, 0, epoch), batch_size)
+        sorted_all = padding(lengths, lengths.argsort(), batch_size)
+        share = padding(lengths, bucketed(lengths, batch_size, 0, epoch), batch_size)
+        assert at_random > 0.5
+        assert share < at_random / 2.5
+        assert share < sorted_all + 0.2
+
+
+def test_bucketed_is_cut_from_sorted_chunks():
+    """Every batch but the few at a border is a run of a chunk that was drawn at random and sorted."""
+    lengths, batch_size = lengths_like_texts(3200), 16
+    chunks = shuffled(3200, 5, 2).split(50 * batch_size)
+    batches = bucketed(lengths, batch_size, 5, 2).split(batch_size)
+    inside = 0
+    for batch in batches:
+        home = [set(batch.tolist()) <= set(chunk.tolist()) for chunk in chunks]
+        inside += any(home)
+        if any(home):
+            rest = set(chunks[home.index(True)].tolist()) - set(batch.tolist())
+            low, high = lengths[batch].min(), lengths[batch].max()
+            assert not any(low < lengths[i] < high for i in rest), "a text between them went elsewhere"
+    assert inside >= len(batches) - 4
+
+
+def test_batches_of_one_epoch_are_in_no_order():
+    lengths = lengths_like_texts(6400)
+    longest = [torch.stack([b.max() for b in bucketed(lengths, 16, 0, e).split(16)]).double() for e in range(20)]
+    place = torch.arange(400).double()
+    correlations = [torch.corrcoef(torch.stack([place, batch]))[0, 1] for batch in longest]
+    assert abs(torch.stack(correlations).mean()) < 3 / (400 * 20) ** 0.5
+
+
+def test_a_sample_left_over_may_be_any():
+    """The last of 65: a batch of one is dropped in training, and must not always be the longest text."""
+    lengths = torch.arange(1, 66)
+    last = torch.stack([bucketed(lengths, 64, 0, epoch)[-1] for epoch in range(3000)])
+    counts = torch.bincount(last, minlength=65)
+    assert ((counts - 3000 / 65).abs() < 5 * (3000 / 65) ** 0.5).all()
+
+
+def test_longest_first():
+    lengths = torch.tensor([3, 9, 3, 1, 9], dtype=torch.int32)
+    assert longest_first(lengths).tolist() == [1, 4, 0, 2, 3]

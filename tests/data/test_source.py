@@ -92,6 +92,17 @@ def test_tokens_are_cut_to_the_longest_of_the_batch():
     assert subset.show(1) == "8-0-0-0-0"
 
 
+def test_lengths_reach_to_the_last_word():
+    tokens = torch.tensor([[5, 6, 7, 0, 0], [8, 0, 0, 0, 0], [0, 0, 0, 0, 0], [2, 0, 4, 0, 0]], dtype=torch.int32)
+    split = TokenSplit(tokens, torch.arange(4))
+    assert split.lengths.tolist() == [3, 1, 1, 3]
+    assert split.fetch(torch.tensor([3])).tolist() == [[2, 0, 4]]
+    assert split.subset([1, 0]).lengths.tolist() == [1, 3]
+    many = torch.randint(0, 9, (10_000, 7), generator=torch.Generator().manual_seed(0))
+    last = [max([i + 1 for i, token in enumerate(row) if token], default=1) for row in many.tolist()]
+    assert TokenSplit(many, torch.zeros(10_000)).lengths.tolist() == last
+
+
 @pytest.mark.parametrize("size", [(6, 9), (12, 12), (20, 7), (40, 30)])
 def test_pixels_are_resized_as_torch_and_pillow_do(size):
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (5, 12, 12, 3), dtype=np.uint8))
