@@ -11,10 +11,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dlrun.data.augment import Augment
-from dlrun.data.order import shuffled
 from dlrun.data.placement import Batch, arriving
 from dlrun.data.prepare import Mix
-from dlrun.data.source import Split, rows
+from dlrun.data.source import Split, arrangement, rows
 from dlrun.data.workers import Workers
 
 Key = tuple[int, int, Tensor]  # epoch, position of the batch's first sample, indices into the split
@@ -31,7 +30,7 @@ class Batches:
     batch_size: int
     prepare: Callable[[Tensor], Tensor]
     device: torch.device
-    shuffle_seed: int | None = None  # None keeps the split's own order
+    shuffle_seed: int | None = None  # None takes the split's first samples, in an order of its choice
     augment: Augment | None = None
     mix: Mix | None = None
     num_workers: int = 0
@@ -62,10 +61,13 @@ class Batches:
             raise IndexError(f"batch {batch} of {len(self)}")
         return self._cut(self._order(epoch), batch)
 
+    def order(self, epoch: int) -> Tensor:
+        """Which samples of the split `epoch` is made of, as they come: int64."""
+        return self._order(epoch)[: self.samples(0, len(self))]
+
     def _order(self, epoch: int) -> Tensor:
-        if self.shuffle_seed is None:
-            return torch.arange(len(self.split))
-        return shuffled(len(self.split), self.shuffle_seed, epoch)
+        count = self.samples(0, len(self))
+        return arrangement(self.split, self.batch_size, self.shuffle_seed, epoch, count)
 
     def _cut(self, order: Tensor, batch: int) -> Tensor:
         return order[batch * self.batch_size : (batch + 1) * self.batch_size]

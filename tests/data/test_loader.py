@@ -9,7 +9,7 @@ import torch
 from dlrun.data.augment import Augment
 from dlrun.data.loader import Batches
 from dlrun.data.prepare import Mix
-from dlrun.data.source import ArraySplit, PixelSplit
+from dlrun.data.source import ArraySplit, PixelSplit, TokenSplit, limited
 
 CPU = torch.device("cpu")
 TRANSFORMS = [{"HorizontalFlip": {}}, {"Affine": {"rotate": [-30, 30], "p": 0.8}}, {"GaussNoise": {"p": 0.5}}]
@@ -158,3 +158,61 @@ def test_the_indices_of_a_batch_are_known_without_reading():
 
     train = Batches(Unreadable(torch.arange(10), torch.arange(10)), 4, lambda batch: batch, CPU, shuffle_seed=0)
     assert sorted(flat([train.indices(0, batch).tolist() for batch in range(3)])) == list(range(10))
+
+
+def texts(size: int, batch_size: int, bucketing: bool = True, **options) -> Batches:
+    """Texts whose first word is their number + 1, and their target three times it; of 1 to 40 words."""
+    lengths = np.random.default_rng(1).geometric(0.1, size).clip(1, 40)
+    tokens = torch.zeros(size, 40, dtype=torch.int32)
+    for number, length in enumerate(lengths):
+        tokens[number, :length] = number + 1
+    split = TokenSplit(tokens, 3 * torch.arange(size), bucketing=bucketing)
+    return Batches(split, batch_size, lambda batch: batch.long(), CPU, **options)
+
+
+def read(epoch) -> list[list[int]]:
+    """The numbers of the texts in each batch, none of which is longer than its longest text."""
+    drawn = list(epoch)
+    for inputs, targets in drawn:
+        assert torch.equal(targets, 3 * (inputs[:, 0] - 1))
+        assert (inputs[:, -1] != 0).any()
+    return [(inputs[:, 0] - 1).tolist() for inputs, _ in drawn]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_texts_of_similar_length_go_together(workers):
+    train = texts(203, 5, shuffle_seed=0, num_workers=workers)
+    epochs = [read(train.epoch(epoch)) for epoch in (0, 1)]
+    for epoch in epochs:
+        assert [len(batch) for batch in epoch] == [5] * 40 + [3]
+        assert sorted(flat(epoch)) == list(range(203))
+    assert epochs[0] != epochs[1]
+    at_random = texts(203, 5, bucketing=False, shuffle_seed=0)
+    assert read(at_random.epoch(0)) == numbers(batches(203, 5, shuffle_seed=0).epoch(0))
+    steps, steps_at_random = (sum(inputs.shape[1] for inputs, _ in made.epoch(0)) for made in (train, at_random))
+    assert steps < 0.6 * steps_at_random
+    assert read(train.epoch(1, start=17)) == epochs[1][17:]  # a resume in the middle of an epoch
+    assert [train.indices(1, batch).tolist() for batch in range(41)] == epochs[1]
+    assert train.order(1).tolist() == flat(epochs[1])
+
+
+@pytest.mark.parametrize(("size", "expected"), [(21, [5] * 4), (22, [5] * 4 + [2]), (3, [3]), (1, [1])])
+def test_sizes_of_batches_of_texts(size, expected):
+    train = texts(size, 5, shuffle_seed=0)
+    for epoch in range(5):
+        assert [len(batch) for batch in read(train.epoch(epoch))] == expected
+    assert train.samples(0, len(train)) == sum(expected)
+    train.limit = 2
+    assert read(train.epoch(1)) == read(texts(size, 5, shuffle_seed=0).epoch(1))[:2]
+
+
+@pytest.mark.parametrize("limit", [None, 1, 3, 99])
+def test_texts_are_evaluated_longest_first_and_a_limit_keeps_which(limit):
+    made = texts(23, 5, limit=limit)
+    epoch = flat(read(made.epoch(0)))
+    assert sorted(epoch) == list(range(min(23, 5 * (limit or 99)))) == sorted(made.order(0).tolist())
+    lengths = made.split.lengths[epoch]
+    assert torch.equal(lengths, lengths.sort(descending=True).values)
+    assert flat(read(made.epoch(7))) == epoch
+    few = Batches(limited(made.split, 9, 0), 4, made.prepare, CPU)
+    assert len(flat(read(few.epoch(0)))) == 9
