@@ -46,9 +46,10 @@ class Evaluator:
 
     @torch.inference_mode()
     def predict(self, batches: Batches) -> dict[str, Tensor]:
-        """Probabilities (N, K), losses (N,) and true classes (N,) over a split."""
+        """Probabilities (N, K), losses (N,) and true classes (N,) over a split, in the split's own order."""
         parts = [self.task.predict(logits, targets) for logits, targets in self._logits(batches)]
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        back = batches.order(0).argsort()
+        return {name: torch.cat([part[name] for part in parts])[back] for name in parts[0]}
 
     def _logits(self, batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
         """Logits (B, K) and targets (B,) of every batch."""
