@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
@@ -104,10 +105,48 @@ class Recurrent(nn.Module):
             )
         valid = x != PAD
         embedded = self.dropout(self.embedding(x))  # (B, L, E)
+        if self._unpacked(embedded):
+            return self._padded(embedded, valid).masked_fill(~valid.unsqueeze(-1), 0.0), valid
         # Packed, the backward direction starts at each text's last word and not in its padding.
         lengths = valid.sum(dim=1).clamp_min(1).cpu()
         packed = pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=False)
         return pad_packed_sequence(self.recurrent(packed)[0], batch_first=True, total_length=x.shape[1])[0], valid
+
+    def _unpacked(self, embedded: Tensor) -> bool:
+        """Whether to run over the padding, which gives the same numbers.
+
+        On a CPU it is 2 to 3 times as fast: oneDNN's LSTM takes no packed sequences. torch.compile would unroll it, a
+        step of the text at a time; a packed one it leaves alone.
+        """
+        return embedded.device.type == "cpu" and not torch.compiler.is_dynamo_compiling()
+
+    def _padded(self, x: Tensor, valid: Tensor) -> Tensor:
+        """The recurrent layer over the padding, where its output means nothing: (B, L, E) → (B, L, H)."""
+        cell = self.recurrent
+        if not cell.bidirectional:  # the padding comes after all that counts
+            return cell(x)[0]
+        rows, length = x.shape[:2]
+        steps = torch.arange(length, device=x.device)
+        last = valid.sum(dim=1, keepdim=True) - 1  # (B, 1)
+        # Each text's words from the last to the first, its padding where it was: its own inverse.
+        turned = torch.where(steps <= last, last - steps, steps)  # (B, L)
+        turned = (turned + length * torch.arange(rows, device=x.device).unsqueeze(1)).flatten()
+        for layer in range(cell.num_layers):
+            if layer > 0:
+                x = F.dropout(x, cell.dropout, self.training)
+            onward = self._direction(x, f"_l{layer}")
+            backward = self._direction(x.flatten(0, 1)[turned].view_as(x), f"_l{layer}_reverse")
+            x = torch.cat([onward, backward.flatten(0, 1)[turned].view_as(backward)], dim=2)
+        return x
+
+    def _direction(self, x: Tensor, suffix: str) -> Tensor:
+        """One direction of one layer, from the first step to the last."""
+        cell, state = self.recurrent, x.new_zeros(1, len(x), self.hidden_size)
+        weights = [getattr(cell, name + suffix) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+        how = (weights, True, 1, 0.0, self.training, False, True)  # biases, layers, dropout, …, both ways, batch first
+        if isinstance(cell, nn.LSTM):
+            return torch.lstm(x, (state, state), *how)[0]
+        return torch.rnn_tanh(x, state, *how)[0]
 
     def _last(self, steps: Tensor, valid: Tensor) -> Tensor:
         """The last valid step of the forward direction, and the first of the backward one: (B, H)."""

@@ -135,3 +135,49 @@ def test_no_attention_no_weights() -> None:
 def test_a_table_is_refused_with_what_would_do(name: str) -> None:
     with pytest.raises(UserError, match=f"model '{name}' takes sequences.*choose perceptron or mlp"):
         models.build(name, {}, DataSpec("tabular", (8,), CLASSES))
+
+
+@pytest.mark.parametrize("name", ["lstm", "rnn"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_over_the_padding_equals_packed(
+    name: str, bidirectional: bool, num_layers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    options = {**SMALL, "bidirectional": bidirectional, "num_layers": num_layers, "attention": True, "dropout": 0.0}
+    model = models.build(name, options, DataSpec("text", (9,), CLASSES, vocab_size=20))
+    tokens = padded_texts()
+    found = []
+    for unpacked in (True, False):
+        monkeypatch.setattr(model, "_unpacked", lambda embedded, chosen=unpacked: chosen)
+        model.zero_grad()
+        steps, valid = model.steps(tokens)
+        logits = model(tokens)
+        nn.functional.cross_entropy(logits, torch.arange(4)).backward()
+        found.append([steps, logits, *(p.grad.clone() for p in model.parameters())])
+        assert not steps[~valid].any()
+    for padded, packed in zip(*found, strict=True):
+        torch.testing.assert_close(padded, packed, rtol=1e-5, atol=1e-6)
+
+
+def test_a_cpu_runs_over_the_padding_and_compiled_code_is_packed() -> None:
+    model = models.build("lstm", SMALL, DataSpec("text", (9,), CLASSES, vocab_size=20))
+    assert model._unpacked(torch.zeros(1))
+    assert not model._unpacked(torch.zeros(1, device="meta"))
+
+
+def test_dropout_between_layers_is_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    options = {**SMALL, "dropout": 0.5, "num_layers": 2}
+    model = models.build("lstm", options, DataSpec("text", (9,), CLASSES, vocab_size=20))
+    nn.init.normal_(model.embedding.weight)
+    model.dropout.p = 0.0  # the one on words
+    tokens = padded_texts()
+    drawn = []
+    for unpacked in (True, False):
+        monkeypatch.setattr(model, "_unpacked", lambda embedded, chosen=unpacked: chosen)
+        drawn.append(torch.stack([model.steps(tokens)[0].detach() for _ in range(1000)]))
+    for ours, torchs in zip(drawn[0].mean(0).flatten(), drawn[1].mean(0).flatten(), strict=True):
+        assert abs(ours - torchs) < 0.01
+    assert drawn[1].std(0).max() > 0.03
+    torch.testing.assert_close(drawn[0].std(0), drawn[1].std(0), rtol=0.1, atol=0.005)
