@@ -8,7 +8,7 @@ import os
 # one more to wait for, and on a busy machine that makes minutes of seconds.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,14 @@ from omegaconf import OmegaConf
 from dlrun.registry import models
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is cached by the tests, and by the processes that they start, isn't the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ The text differs a little between Python versions, so numbers compare only withi
 """
 
 import ast
+import hashlib
 import re
 import sysconfig
 from pathlib import Path
@@ -39,6 +40,20 @@ def paragraphs() -> tuple[list[str], list[int], list[str]]:
                 owners.setdefault(text, set()).add(label)
     samples = [(text, min(labels)) for text, labels in owners.items() if len(labels) == 1]
     return [text for text, _ in samples], [label for _, label in samples], list(PACKAGES)
+
+
+def content() -> str:
+    """What `paragraphs` would read, as 32 hex digits: 10 ms, where parsing it takes a second.
+
+    Raises:
+        FileNotFoundError: this Python came without the sources of a package.
+    """
+    total = hashlib.blake2b(digest_size=16)
+    for package in PACKAGES:
+        for file in source_files(package):
+            source = file.read_bytes()
+            total.update(f"{package} {len(source)}:".encode() + source)
+    return total.hexdigest()
 
 
 def source_files(package: str) -> list[Path]:

@@ -1,36 +1,47 @@
-"""Texts: a vocabulary learned on the train split with the `tokenizers` library, and token ids in memory."""
+"""Texts: read, tokenised once and cached, and held as token ids in memory."""
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import hashlib
+import sys
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any
 
+import numpy as np
 import torch
 from annotated_types import Ge
 
+from dlrun.data import pydocs as docstrings
+from dlrun.data import source, tokens
+from dlrun.data.columns import read_columns
 from dlrun.data.pydocs import paragraphs
-from dlrun.data.source import DataOptions, Source, Splits, TokenSplit, check_classes
-from dlrun.errors import OptionError, UserError, choices
+from dlrun.data.source import ArraySplit, DataOptions, Source, Splits, TokenSplit, check_classes
+from dlrun.data.text_cache import cached
+from dlrun.errors import OptionError, UserError
 from dlrun.registry import Count, Share, datasets
-from dlrun.spec import PAD, DataSpec
+from dlrun.spec import DataSpec
 
 Words = Annotated[int, Ge(3)]
+Texts = tuple[list[str], list[int], list[str]]  # texts, labels (indices into the names), class names
 
 
 @datasets.register("pydocs")
 def pydocs(
-    common: DataOptions, *, vocab_size: Words = 8000, max_length: Count = 64, test_fraction: Share = 0.2
+    common: DataOptions,
+    *,
+    vocab_size: Words = 8000,
+    max_length: Count = 64,
+    test_fraction: Share = 0.2,
+    length_bucketing: bool = True,
 ) -> Source:
     """Real English with no download: paragraphs of the standard library's docstrings, by package."""
     try:
-        texts, labels, class_names = paragraphs()
+        facts = {"pydocs": docstrings.content(), "packages": docstrings.PACKAGES}
     except FileNotFoundError as error:
         raise UserError(f"data: {error}") from error
-    return _texts(common, texts, labels, class_names, vocab_size, max_length, test_fraction)
+    return _texts(common, facts, paragraphs, vocab_size, max_length, test_fraction, length_bucketing)
 
 
 @datasets.register("text_csv")
@@ -43,123 +54,91 @@ def text_csv(
     vocab_size: Words = 10_000,
     max_length: Count = 256,
     test_fraction: Share = 0.2,
+    length_bucketing: bool = True,
 ) -> Source:
     """Your own texts: a CSV, TSV or JSONL file with a text and a label column (data.file=…)."""
     path = common.root / file
-    texts, names = _read_columns(path, text_column, label_column)
-    class_names = sorted(set(names))
-    check_classes(class_names, f"data.label_column: '{label_column}' of {path}")
-    labels = [class_names.index(name) for name in names]
-    return _texts(common, texts, labels, class_names, vocab_size, max_length, test_fraction)
+    content = _content(path)
+
+    def read() -> Texts:
+        texts, names = read_columns(path, text_column, label_column)
+        if _content(path) != content:
+            raise OptionError("file", f"{path} was changed while it was read")
+        class_names = sorted(set(names))
+        check_classes(class_names, f"data.label_column: '{label_column}' of {path}")
+        numbers = {name: number for number, name in enumerate(class_names)}
+        return texts, [numbers[name] for name in names], class_names
+
+    facts = {"file": content, "kind": path.suffix.lower(), "columns": [text_column, label_column]}
+    return _texts(common, facts, read, vocab_size, max_length, test_fraction, length_bucketing)
 
 
-@dataclass(frozen=True)
-class Decoder:
-    """Token ids back to words (a class, because loader processes have to be handed it)."""
-
-    words: dict[int, str]
-
-    def __call__(self, ids: list[int]) -> str:
-        return " ".join(self.words[number] for number in ids if number != PAD)
+def _content(path: Path) -> str:
+    """What the file holds, as 32 hex digits."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    except OSError as error:
+        raise OptionError("file", f"can't read {path} ({error.strerror})") from error
 
 
 def _texts(
     common: DataOptions,
-    texts: Sequence[str],
-    labels: Sequence[int],
-    class_names: Sequence[str],
+    facts: Mapping[str, Any],
+    read: Callable[[], Texts],
     vocab_size: int,
     max_length: int,
     test_fraction: float,
+    length_bucketing: bool,
 ) -> Source:
-    """Split first, then learn the vocabulary on the train split alone, then encode all."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-
-    order = TokenSplit(torch.arange(len(texts)).unsqueeze(1), torch.tensor(labels))
-    carved = common.carve(order, test_fraction)
-    tokenizer = Tokenizer(models.WordLevel(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # words, numbers, and runs of punctuation
-    trainer = trainers.WordLevelTrainer(vocab_size=vocab_size, special_tokens=["[PAD]", "[UNK]"], show_progress=False)
-    positions = [split.inputs.flatten().tolist() for split in (carved.train, carved.val, carved.test)]  # type: ignore[attr-defined]
-    tokenizer.train_from_iterator([texts[i] for i in positions[0]], trainer)
-    tokenizer.enable_truncation(max_length)
-    decode = Decoder({number: word for word, number in tokenizer.get_vocab().items()})
-
-    def encoded(chosen: list[int], targets: torch.Tensor) -> TokenSplit:
-        tokens = torch.full((len(chosen), max_length), PAD, dtype=torch.int32)
-        for row, encoding in enumerate(tokenizer.encode_batch([texts[i] for i in chosen])):
-            # A text without a word (emoji only, say) still needs one step for a model to stand on.
-            tokens[row, : max(len(encoding.ids), 1)] = torch.tensor(encoding.ids or [1], dtype=torch.int32)
-        return TokenSplit(tokens, targets, decode)
-
-    spec = DataSpec(
-        "text",
-        (max_length,),
-        tuple(class_names),
-        vocab_size=tokenizer.get_vocab_size(),
-        tokenizer=tokenizer.to_str(),
+    """`read`, split and tokenised, or what came of it when `facts` and all options were the same."""
+    options = (vocab_size, max_length, test_fraction, common.val_fraction, common.split_seed)
+    made = cached(
+        {**facts, "options": options, "made by": _makers()},
+        lambda: _tokenised(common, read(), vocab_size, max_length, test_fraction),
     )
-    splits = [encoded(p, s.targets) for p, s in zip(positions, (carved.train, carved.val, carved.test), strict=True)]
-    return Source(spec, lambda: Splits(*splits))
+    spec = DataSpec(
+        "text", (max_length,), tuple(made["class_names"]), vocab_size=made["vocab_size"], tokenizer=made["tokenizer"]
+    )
+    decode = tokens.Decoder(made["tokenizer"])
+
+    def load() -> Splits:
+        parts = [
+            TokenSplit(tokens.padded(ids, lengths, max_length), targets, decode, length_bucketing)
+            for ids, lengths, targets in made["splits"]
+        ]
+        return Splits(*parts)
+
+    return Source(spec, load)
 
 
-class Unreadable(Exception):
-    """Where and why a file can't be read: "line 3: …"."""
+def _tokenised(
+    common: DataOptions, read: Texts, vocab_size: int, max_length: int, test_fraction: float
+) -> dict[str, Any]:
+    """Split first, then learn the vocabulary on the train split alone, then encode all."""
+    texts, labels, class_names = read
+    carved = common.carve(ArraySplit(torch.arange(len(texts)), torch.tensor(labels)), test_fraction)
+    parts = [
+        ([texts[i] for i in split.inputs.tolist()], split.targets)  # type: ignore[attr-defined]
+        for split in (carved.train, carved.val, carved.test)
+    ]
+    tokenizer = tokens.learn(parts[0][0], vocab_size, max_length)
+    return {
+        "class_names": list(class_names),
+        "vocab_size": tokenizer.get_vocab_size(),
+        "tokenizer": tokenizer.to_str(),
+        "splits": [(*tokens.encode(tokenizer, chosen), targets) for chosen, targets in parts],
+    }
 
 
-def _objects(file: TextIO) -> Iterator[tuple[int, Any]]:
-    """(line number, value) of a file with JSON on each line; empty lines are skipped."""
-    for number, line in enumerate(file, 1):
-        if line.strip():
-            try:
-                yield number, json.loads(line)
-            except json.JSONDecodeError as error:
-                raise Unreadable(f"line {number}: {error.msg} at column {error.colno}") from error
-
-
-def _records(reader: csv.DictReader[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """(number of its last line, row) of a table."""
-    try:
-        for row in reader:
-            if None in row:
-                fields, columns = len(row) - 1 + len(row[None]), len(row) - 1
-                raise Unreadable(
-                    f"line {reader.line_num}: {fields} values for {columns} columns; quote what has commas"
-                )
-            yield reader.line_num, row
-    except csv.Error as error:
-        raise Unreadable(f"line {reader.reader.line_num}: {error}") from error  # DictReader's own is a row behind
-
-
-def _read_columns(path: Path, text_column: str, label_column: str) -> tuple[list[str], list[str]]:
-    """The two columns of a file with a header line (.csv, .tsv) or of one with an object per line (.jsonl)."""
-    columns = {"text_column": text_column, "label_column": label_column}
-    texts, labels = [], []
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            suffix = path.suffix.lower()
-            if suffix == ".jsonl":
-                rows = _objects(file)
-            elif suffix in (".csv", ".tsv"):
-                rows = _records(csv.DictReader(file, delimiter="\t" if suffix == ".tsv" else ",", strict=True))
-            else:
-                raise OptionError("file", f"expected a .csv, .tsv or .jsonl file, got {path}")
-            for line, row in rows:
-                for option, column in columns.items():
-                    if not isinstance(row, dict) or column not in row:
-                        known = [str(key) for key in row] if isinstance(row, dict) else []
-                        raise OptionError(option, f"{path}, line {line}: no column '{column}'{choices(column, known)}")
-                    if row[column] is None or (option == "label_column" and row[column] == ""):
-                        raise OptionError(option, f"{path}, line {line}: no value in column '{column}'")
-                texts.append(str(row[text_column]))
-                labels.append(str(row[label_column]))
-    except OSError as error:
-        raise OptionError("file", f"can't read {path} ({error.strerror})") from error
-    except Unreadable as error:
-        raise OptionError("file", f"{path}, {error}") from error
-    except UnicodeDecodeError as error:
-        raise OptionError("file", f"{path} isn't UTF-8: {error}") from error
-    if not texts:
-        raise OptionError("file", f"{path} has no rows")
-    return texts, labels
+def _makers() -> dict[str, str]:
+    """Whoever has a part in what becomes of a text, by version; our own part by its source."""
+    ours = hashlib.blake2b(digest_size=16)
+    for module in (__name__, read_columns.__module__, docstrings.__name__, source.__name__, tokens.__name__):
+        ours.update(Path(str(sys.modules[module].__file__)).read_bytes())
+    return {
+        "dlrun": ours.hexdigest(),
+        "python": sys.version,
+        "numpy": np.__version__,
+        **{name: version(name) for name in ("tokenizers", "scikit-learn")},
+    }

@@ -185,3 +185,10 @@ def test_a_row_with_a_value_too_many_is_refused(build):
 def test_no_such_file(build, tmp_path):
     with pytest.raises(UserError, match=r"^data\.file: can't read .*nothing\.csv \(No such file"):
         datasets.build("text_csv", {"file": "nothing.csv"}, DataOptions(tmp_path, 0.1, 0))
+
+
+def test_a_text_about_padding_has_none(build):
+    source = build("a.jsonl", rows(["the [PAD] and [UNK] tokens"] * 30))
+    train = parts(source)[0]
+    assert train.show(0) == "the [ pad ] and [ unk ] tokens"
+    assert train.lengths.tolist() == [9] * 21
