@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from measure import arguments, interleaved, ratio, report
 from torch import nn
 
+from dlrun.allocator import keep_freed_memory
 from dlrun.compiling import Compilation, compiled
 from dlrun.registry import models, precisions, tasks
 from dlrun.spec import DataSpec
@@ -60,6 +61,8 @@ def main() -> None:
     args = words.parse_args()
     torch.set_num_threads(args.threads)
     device = torch.device(args.device)
+    if device.type == "cpu":
+        keep_freed_memory()  # as dlrun does
     precision = precisions.build("fp32", {}, device)
     rows = []
     for name in args.models:
