@@ -19,9 +19,9 @@ from dlrun.compiling import asked, compiled
 from dlrun.config import Config, duration
 from dlrun.data.augment import Augment
 from dlrun.data.loader import Batches
-from dlrun.data.placement import placed
 from dlrun.data.prepare import Mix, preparation
 from dlrun.data.source import DataOptions, Source, Splits, limited
+from dlrun.data.tuning import Staff
 from dlrun.ema import EMA
 from dlrun.errors import UserError, choices, memory_for
 from dlrun.evaluator import Evaluator
@@ -53,6 +53,11 @@ class Run:
     limits: Limits
     test_batches: Batches
     transfer: Transfer | None  # what came of `init_from`
+
+    def close(self) -> None:
+        """End the loader processes; what is left of the run may still be looked at."""
+        for batches in (self.parts["train_batches"], self.parts["val_batches"], self.test_batches):
+            batches.workers.close()
 
     def trainer(self, tracker: Tracker, terminal: Terminal, writer: CheckpointWriter, profiler: Unwatched) -> Trainer:
         return Trainer(
@@ -243,25 +248,29 @@ def _batches(
     prepare = preparation(spec, device, channels_last)
     eval_size = data.eval_batch_size or 4 * data.batch_size  # no gradients to keep: there is room for more
     overfit = options.overfit_batches is not None
+    staff = Staff(data.num_workers, device, measures=not options.fast_dev_run)
+    split, workers = staff.assign(splits.train, augment)
     train = Batches(
-        # What the CPU augments has to begin there.
-        splits.train if augment is not None else placed(splits.train, device),
+        split,
         data.batch_size,
         prepare,
         device,
         shuffle_seed=None if overfit else config.seed,
         augment=augment,
         mix=mix,
-        num_workers=data.num_workers,
+        workers=workers,
+        tuner=staff.tuner if workers is staff.workers else None,
     )
     if overfit:  # the same few batches are trained on and validated on
         train.limit = _batch_limit(options.overfit_batches, len(train), "overfit_batches")
         seen = min(train.limit * data.batch_size, len(splits.train))
         splits = Splits(splits.train, splits.train.subset(range(seen)), splits.test)
-    val = Batches(placed(splits.val, device), eval_size, prepare, device, num_workers=data.num_workers)
-    test = Batches(placed(splits.test, device), eval_size, prepare, device, num_workers=data.num_workers)
-    for split, batches in (("train", train), ("val", val), ("test", test)):
-        option = f"limit_{split}_batches"
+    split, workers = staff.assign(splits.val)
+    val = Batches(split, eval_size, prepare, device, workers=workers)
+    split, workers = staff.assign(splits.test)
+    test = Batches(split, eval_size, prepare, device, workers=workers)
+    for name, batches in (("train", train), ("val", val), ("test", test)):
+        option = f"limit_{name}_batches"
         limit = int(options.fast_dev_run) or getattr(options, option)
         if limit is not None:
             batches.limit = min(_batch_limit(limit, len(batches), option), len(batches))

@@ -97,7 +97,7 @@ class DataConfig:
     root: str
     batch_size: Count
     eval_batch_size: Count | None = None
-    num_workers: Index = 0
+    num_workers: Index | Literal["auto"] = "auto"
     val_fraction: Share = 0.1
     split_seed: Seed = 0
     limit: Count | None = None

@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from signal import Signals
@@ -99,7 +99,7 @@ def train(config: Mapping[str, Any], job: Job) -> float | None:
     def leave() -> None:
         folder.update_summary(status="preempted", error="SIGINT, twice", exit_code=130)
 
-    with stop_signals(ask, leave) as received:
+    with stop_signals(ask, leave) as received, closing(session.run):
         outcome = _fit_and_test(session, folder, received)
         summary = _close(session, folder, outcome, session.earlier + time.monotonic() - began)
     if summary["status"] == "preempted" and Signals.SIGUSR1 in received and slurm.job() is not None:

@@ -54,7 +54,7 @@ LIMIT = f"{WHOLE} or a number > 0 and <= 1 or null"
         ("trainer.monitor=[val/acc]", "trainer.monitor: expected a text, got ['val/acc']"),
         ("trainer.fast_dev_run=0", f"trainer.fast_dev_run: expected true or false or {WHOLE}, got 0"),
         ("data.root=null", "data.root: expected a text, got None"),
-        ("data.num_workers=two", "data.num_workers: expected a whole number >= 0, got 'two'"),
+        ("data.num_workers=two", "data.num_workers: expected a whole number >= 0 or one of 'auto', got 'two'"),
         ("augment.transforms=light", "augment.transforms: expected a list, each any value, got 'light'"),
         ("tags=baseline", "tags: expected a list, each a text, got 'baseline'"),
         ("tags=[1]", "tags: expected a list, each a text, got [1]"),

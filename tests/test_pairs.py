@@ -32,7 +32,7 @@ OPTIONS = {
     "torchvision": ["model.arch=mobilenet_v3_small"],
     "timm": ["model.arch=test_resnet"],
 }
-SIZES = {"image_folder": ["data.image_size=[32,32]", "data.num_workers=0"]}
+SIZES = {"image_folder": ["data.image_size=[32,32]"]}
 
 
 class Nowhere:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ import wandb
 from command_line import CommandLine
 from wandb_server import API_KEY, WandbServer
 
+from dlrun.data import tuning
 from dlrun.tracking.wandb import session
 
 QUICK = ["data.limit=250", "model=mlp", "model.hidden_sizes=[16]", "trainer.max_epochs=2", "augment=none"]
@@ -102,9 +105,37 @@ def test_an_image_that_breaks_in_mid_training_fails_the_run_in_one_line(dlrun: C
     words = ["tracking=none", "data=image_folder", "data.image_size=[8,8]", "model=perceptron", "data.val_fraction=0.2"]
     result = dlrun(*words, "data.num_workers=2", "augment=none")
     assert result.code == 1
+    assert active_children() == []
     assert "3.png" in result.out
     assert "Traceback" not in result.out + result.err
     assert (dlrun.summary()["status"], dlrun.summary()["exit_code"]) == ("failed", 1)
+
+
+@pytest.mark.parametrize("words", [["data.num_workers=2"], ["-m", "data.num_workers=2,auto", "augment=light"]])
+def test_no_loader_process_outlives_its_run(dlrun: CommandLine, words: list[str]) -> None:
+    result = dlrun("tracking=none", "model=perceptron", "trainer.max_epochs=2", "data.limit=300", *words)
+    assert result.code == 0, result.out + result.err
+    assert active_children() == []
+
+
+def test_the_number_of_loader_processes_that_was_found_is_in_the_log(
+    dlrun: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "SECONDS", 0.01)
+    words = ["tracking=none", "model=perceptron", "trainer.max_epochs=12"]
+    assert dlrun(*words, "augment=light").code == 0
+    (said,) = [line for line in (dlrun.runs()[-1] / "dlrun.log").read_text().splitlines() if "num_workers" in line]
+    assert re.search(r"data\.num_workers=auto: 0 gives [\d,]+.* samples/s.*: \d+$", said)
+    assert active_children() == []
+
+
+@pytest.mark.parametrize("words", [["augment=none"], ["augment=light", "trainer.fast_dev_run=20"]])
+def test_nothing_is_measured_where_there_is_nothing_to_find(
+    dlrun: CommandLine, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.setattr(tuning, "SECONDS", 0)
+    assert dlrun("tracking=none", "model=perceptron", "trainer.max_epochs=2", *words).code == 0
+    assert "num_workers=auto" not in (dlrun.runs()[-1] / "dlrun.log").read_text()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

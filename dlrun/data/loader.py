@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from dlrun.data.augment import Augment
 from dlrun.data.placement import Batch, arriving
 from dlrun.data.prepare import Mix
 from dlrun.data.source import Split, arrangement, rows
+from dlrun.data.tuning import Tuner
+from dlrun.data.worker import Key
 from dlrun.data.workers import Workers
-
-Key = tuple[int, int, Tensor]  # epoch, position of the batch's first sample, indices into the split
 
 
 @dataclass
@@ -33,8 +33,13 @@ class Batches:
     shuffle_seed: int | None = None  # None takes the split's first samples, in an order of its choice
     augment: Augment | None = None
     mix: Mix | None = None
-    num_workers: int = 0
+    workers: Workers = field(default_factory=Workers)  # may be shared with other splits
+    tuner: Tuner | None = None  # that sets the number of `workers` while these batches are trained on
     limit: int | None = None
+
+    def __post_init__(self) -> None:
+        self.workers.add(self)
+        self._known: tuple[int, Tensor] | None = None  # the order of an epoch
 
     def __len__(self) -> int:
         batches = -(-len(self.split) // self.batch_size)
@@ -73,28 +78,33 @@ class Batches:
         return order[batch * self.batch_size : (batch + 1) * self.batch_size]
 
     def _fetched(self, epoch: int, start: int) -> Iterator[Batch]:
-        order, numbers = self._order(epoch), range(start, len(self))
-        fetch, workers = _Fetch(self.split, self.augment), min(self.num_workers, len(numbers))
-        if workers == 0 and self.device.type == "cuda":
-            order = order.pin_memory()  # of a set that lives on the device the indices travel, and nothing waits
-        keys: Iterator[Key] = ((epoch, b * self.batch_size, self._cut(order, b)) for b in numbers)
-        if workers == 0:
-            for key in keys:  # not map: a StopIteration from a fetch would end it without a word
-                yield fetch[key]
+        numbers = range(start, len(self))
+        tuner = None if self.tuner is None or self.tuner.done else self.tuner
+        if self.workers.number == 0 and tuner is None:
+            order = self._order(epoch)
+            if self.device.type == "cuda":
+                order = order.pin_memory()  # of a set that lives on the device the indices travel, and nothing waits
+            for number in numbers:  # not map: a StopIteration from a read would end it without a word
+                yield self._read(epoch, number, order)
             return
-        with closing(Workers(fetch, list(keys), workers, pin_memory=self.device.type == "cuda")) as running:
-            yield from running
+        batches = self.workers.fetched(self, ((epoch, number) for number in numbers))
+        with closing(batches if tuner is None else tuner.watched(batches)) as fetched:
+            yield from fetched
 
+    def fetch(self, key: Key) -> Batch:
+        """Batch number `key[1]` of epoch `key[0]`, read and augmented: the part that any process may do."""
+        epoch, number = key
+        if self._known is None or self._known[0] != epoch:
+            self._known = epoch, self._order(epoch)
+        return self._read(epoch, number, self._known[1])
 
-class _Fetch(Dataset[Batch]):
-    """Reads and augments one batch; knows nothing but its key, so any worker may do it."""
-
-    def __init__(self, split: Split, augment: Augment | None):
-        self.split, self.augment = split, augment
-
-    def __getitem__(self, key: Key) -> Batch:
-        epoch, position, indices = key
+    def _read(self, epoch: int, number: int, order: Tensor) -> Batch:
+        indices = self._cut(order, number)
         inputs = self.split.fetch(indices)
         if self.augment is not None:
-            inputs = torch.from_numpy(self.augment(inputs.numpy(), epoch, position))
+            inputs = torch.from_numpy(self.augment(inputs.numpy(), epoch, number * self.batch_size))
         return inputs, rows(self.split.targets, indices)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What goes to a loader process that isn't forked: what `fetch` needs, and nothing that can't travel."""
+        return {**self.__dict__, "prepare": None, "mix": None, "device": None, "workers": None, "tuner": None}

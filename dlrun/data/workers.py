@@ -1,101 +1,200 @@
-"""Loader processes: what they are deaf to, how their errors arrive, how they end, and what it means when one dies."""
+"""Loader processes as the main process sees them: begun once, told what to fetch, ended, and what a death means."""
 
 from __future__ import annotations
 
 import atexit
-import pickle
+import logging
+import multiprocessing
+import os
 import signal
-import threading
-import traceback
-from collections.abc import Iterator, Sequence
+import time
+import weakref
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
-from multiprocessing import active_children, connection
-from typing import Any
+from dataclasses import dataclass, field
+from itertools import chain, count
+from multiprocessing import connection
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 
-import torch
-from torch.utils.data import DataLoader, Dataset
+from dlrun.data.slabs import Part, Receiver
+from dlrun.data.worker import DEAF_TO, NO_SHARED_MEMORY, RESUME, Batch, Key, Source, Task, serve
+from dlrun.errors import TrainingError
 
-from dlrun.errors import TrainingError, UserError
+log = logging.getLogger("dlrun")
 
-# Ctrl-C in a terminal and SLURM send these to the whole process group. They are for the main process, which wants the
-# batches that are left to its next step boundary.
-DEAF_TO = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+AHEAD = 2  # batches under way per process: one that it works on, and the next
+PATIENCE = 5  # seconds that a process gets to end the batch that it is at
 NATIVE = "code that isn't Python crashed while it read or augmented the data; data.num_workers=0 shows where"
 MEANINGS = {
     signal.SIGKILL: "most likely the memory ran out; fewer data.num_workers or a smaller data.batch_size need less",
-    signal.SIGBUS: (
-        "shared memory is full or a file it read was cut off; fewer data.num_workers or a smaller data.batch_size need "
-        "less of it, df -h /dev/shm shows what there is, and a container gets more by --shm-size"
-    ),
+    signal.SIGBUS: NO_SHARED_MEMORY,
     **dict.fromkeys((signal.SIGSEGV, signal.SIGABRT, signal.SIGILL, signal.SIGFPE), NATIVE),
 }
-RESUME = "dlrun resume goes on from the last checkpoint, with another data.num_workers if you like"
+_pipes: set[Connection] = set()  # the main process's ends of all there are
+
+
+@dataclass(eq=False)
+class _Worker:
+    process: BaseProcess
+    pipe: Connection
+    slabs: Receiver = field(default_factory=Receiver)
+    busy: int = 0  # tasks that it hasn't answered
+
+
+@dataclass(eq=False)
+class _Job:
+    """A batch that somebody waits for."""
+
+    key: Key
+    serial: int
+    worker: _Worker | None = None
 
 
 class Workers:
-    """The processes that fetch `dataset[key]` for each of `keys`, in order; iterate once, then `close`.
+    """Up to `number` processes that fetch batches, for as many epochs as it takes; they begin when they are needed.
 
-    What a fetch raises is raised here with its own type, and the worker's traceback as a note. Raises TrainingError if
-    a process dies or shared memory runs out.
+    `number` may be changed at any time, in the middle of an epoch too. A process that dies, or can't be started, or
+    finds no shared memory, is a TrainingError, unless `fallback` says which number to go back to.
     """
 
-    def __init__(self, dataset: Dataset[Any], keys: Sequence[Any], number: int, pin_memory: bool):
-        loader: DataLoader[Any] = DataLoader(
-            _Posted(dataset),
-            batch_size=None,  # a key is a whole batch already
-            sampler=keys,  # type: ignore[arg-type]
-            num_workers=number,
-            pin_memory=pin_memory,
-            generator=torch.Generator(),  # or it draws a number from the global one, and dropout sees others
-            worker_init_fn=_turn_deaf,
-        )
-        try:
-            with _undisturbed():
-                self._start(loader)
-        except OSError as error:
-            self._kill()
-            message = f"data.num_workers: can't start {number} processes ({error.strerror}); lower it ({RESUME})"
-            raise TrainingError(message) from error
+    def __init__(self, number: int = 0):
+        self.number = number
+        self.fallback: int | None = None
+        self._sources: list[weakref.ref[Source]] = []
+        self._crew: list[_Worker] = []
+        self._serials = count()
+        self._wanted: set[int] = set()  # what somebody still waits for
+        self._arrived: dict[int, list[Part] | Exception] = {}
+        self._end_all = weakref.finalize(self, _end_at_once, self._crew, os.getpid())
+        self._end_all.atexit = False  # but by ours, which is registered later than multiprocessing's and runs before it
 
-    def _start(self, loader: DataLoader[Any]) -> None:
-        others = active_children()
+    def add(self, source: Source) -> None:
+        """From here on `fetched` may be asked for batches of `source`; processes that know nothing of it end."""
+        self.close()
+        self._sources.append(weakref.ref(source))  # it has us, and the last to know of us ends the processes
+
+    def fetched(self, source: Source, keys: Iterable[Key]) -> Generator[Batch]:
+        """`source.fetch(key)` for each of `keys`, in order; in this process while `number` is 0.
+
+        What a fetch raises is raised here with its own type, and the worker's traceback as a note.
+        """
+        which = next(number for number, known in enumerate(self._sources) if known() is source)
+        keys, jobs = iter(keys), deque[_Job]()
         try:
-            self.batches = iter(loader)
+            while True:
+                try:
+                    self._send_ahead(which, keys, jobs)
+                    batch = self._received(jobs[0]) if jobs else None
+                except TrainingError as error:
+                    keys = chain([job.key for job in jobs], keys)
+                    self._forget(jobs)
+                    self._fall_back(error)
+                    continue
+                if batch is not None:
+                    jobs.popleft()
+                elif (key := next(keys, None)) is not None:
+                    batch = source.fetch(key)
+                else:
+                    return
+                yield batch
+                del batch  # or its slab would be in use for one batch longer
+        except GeneratorExit:  # left in the middle: what is under way comes later, for nobody
+            raise
+        except BaseException:
+            self.close()
+            raise
         finally:
-            self.processes = [process for process in active_children() if process not in others]
-            for process in self.processes:
-                # torch ends what hangs by SIGTERM, and Python, when it exits, what is left: neither would succeed.
-                process.terminate = process.kill  # type: ignore[method-assign]
-            atexit.register(self._kill)  # runs before Python's own, which was registered earlier
-
-    def __iter__(self) -> Iterator[Any]:
-        while True:
-            try:
-                fetched = next(self.batches)
-            except StopIteration:
-                return
-            except Exception as error:
-                raise self._death() or error from error.__cause__
-            if isinstance(fetched, Exception):
-                raise fetched
-            yield fetched
+            self._forget(jobs)
 
     def close(self) -> None:
-        """End the processes; one in the middle of a batch gets torch's five seconds."""
-        del self.batches
-        self._kill()
-        atexit.unregister(self._kill)
+        """End the processes; one in the middle of a batch gets a few seconds. New ones begin when they are needed."""
+        _end(self._crew, PATIENCE)
+        atexit.unregister(self._end_all)
 
-    def _kill(self) -> None:
-        for process in self.processes:
-            process.kill()
-        for process in self.processes:
-            process.join(timeout=1)  # not for ever: what waits for a dead disk can't even be killed
+    def _forget(self, jobs: deque[_Job]) -> None:
+        for job in jobs:
+            self._wanted.discard(job.serial)
+            self._arrived.pop(job.serial, None)
+        jobs.clear()
+
+    def _fall_back(self, error: TrainingError) -> None:
+        _end(self._crew, patience=0)
+        if self.fallback is None:
+            raise error
+        log.warning("data.num_workers=auto: not %d (%s)", self.number, error)
+        self.number, self.fallback = self.fallback, None
+
+    def _send_ahead(self, which: int, keys: Iterator[Key], jobs: deque[_Job]) -> None:
+        """See to it that every process has something to do, and one that is too many ends."""
+        for worker in [worker for worker in self._crew[self.number :] if worker.busy == 0]:
+            self._crew.remove(worker)
+            _end([worker], PATIENCE)
+        while len(jobs) < AHEAD * self.number and (key := next(keys, None)) is not None:
+            job = _Job(key, next(self._serials))
+            jobs.append(job)  # first: should there be nobody to do it, it mustn't be lost
+            self._wanted.add(job.serial)
+            self._send(which, job)
+
+    def _send(self, which: int, job: _Job) -> None:
+        worker = min(self._crew[: self.number], key=lambda worker: worker.busy, default=None)
+        if worker is None or (worker.busy > 0 and len(self._crew) < self.number):
+            worker = self._begin()
+        task: Task = (job.serial, which, job.key, worker.slabs.to_give_back())
+        try:
+            worker.pipe.send(task)  # so small that it never waits for the worker, who may wait for us
+        except OSError as error:
+            raise self._death() or error from None
+        worker.busy += 1
+        job.worker = worker
+
+    def _received(self, job: _Job) -> Batch:
+        worker = job.worker
+        assert worker is not None
+        while job.serial not in self._arrived:
+            try:
+                serial, result = worker.pipe.recv()
+            except (EOFError, OSError) as error:
+                raise self._death() or error from None
+            worker.busy -= 1
+            if serial in self._wanted:
+                self._arrived[serial] = result
+            elif not isinstance(result, Exception):
+                worker.slabs.refuse(result)
+        self._wanted.remove(job.serial)
+        result = self._arrived.pop(job.serial)
+        if isinstance(result, Exception):
+            raise result
+        inputs, targets = (worker.slabs.take(part) for part in result)
+        return inputs, targets
+
+    def _begin(self) -> _Worker:
+        """One more process."""
+        atexit.register(self._end_all)
+        try:
+            ours, theirs = multiprocessing.Pipe()
+            _pipes.add(ours)
+            with _undisturbed():
+                # Forked, it has our ends of all pipes too; begun in another way, it has none of them.
+                others = _pipes if multiprocessing.get_start_method() == "fork" else ()
+                sources = [source() for source in self._sources]
+                process = multiprocessing.Process(
+                    target=serve, args=(theirs, others, sources, len(self._crew)), daemon=True
+                )
+                process.start()
+        except OSError as error:
+            message = f"data.num_workers: can't start {self.number} processes ({error.strerror}); lower it ({RESUME})"
+            raise TrainingError(message) from error
+        theirs.close()
+        self._crew.append(_Worker(process, ours))
+        return self._crew[-1]
 
     def _death(self) -> TrainingError | None:
-        """What a broken connection to the workers means, if one of them has died."""
-        ends = connection.wait([process.sentinel for process in self.processes], timeout=1)  # it may be at it still
-        dead = [process for process in self.processes if process.sentinel in ends]
+        """What a broken pipe to the workers means, if one of them has died."""
+        processes = [worker.process for worker in self._crew]
+        ends = connection.wait([process.sentinel for process in processes], timeout=1)  # it may be at it still
+        dead = [process for process in processes if process.sentinel in ends]
         for process in dead:
             process.join()  # first its connections close, then it dies
         if not dead:
@@ -110,6 +209,26 @@ class Workers:
         return TrainingError(f"{which} ended by {_signal_name(-code)}: {meaning} ({RESUME})")
 
 
+def _end(crew: list[_Worker], patience: float) -> None:
+    """A process sees that its pipe is closed when it wants to answer; one that takes longer is killed."""
+    for worker in crew:
+        _pipes.discard(worker.pipe)
+        worker.pipe.close()
+    deadline = time.monotonic() + patience
+    for worker in crew:
+        worker.process.join(max(deadline - time.monotonic(), 0))
+    for worker in crew:
+        worker.process.kill()  # not by SIGTERM, to which it is deaf
+    for worker in crew:
+        worker.process.join(timeout=1)  # not for ever: what waits for a dead disk can't even be killed
+    crew.clear()
+
+
+def _end_at_once(crew: list[_Worker], owner: int) -> None:
+    if os.getpid() == owner:  # a forked process has the same objects
+        _end(crew, patience=0)
+
+
 def _signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
@@ -119,55 +238,9 @@ def _signal_name(number: int) -> str:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Start processes in here: a signal for the main process waits, and the new ones don't get it.
-
-    torch notices a worker's death in a handler of SIGCHLD, and raises from it on whatever line the main process is at:
-    in an optimizer's step half of the weights would be new. Without it the loader notices by itself, five seconds
-    later, when a batch doesn't come.
-    """
-    on_death = signal.getsignal(signal.SIGCHLD)
+    """Start processes in here: a signal for the main process waits, and the new ones don't get it."""
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, DEAF_TO)
     try:
         yield
     finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGCHLD, on_death or signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-
-
-def _turn_deaf(worker: int) -> None:
-    for number in DEAF_TO:
-        signal.signal(number, signal.SIG_IGN)
-
-
-class _Posted(Dataset[Any]):
-    """A worker's side: tensors are put where the main process sees them, exceptions become values."""
-
-    def __init__(self, dataset: Dataset[Any]):
-        self.dataset = dataset
-
-    def __getitem__(self, key: Any) -> Any:
-        try:
-            tensors = self.dataset[key]
-        except Exception as error:
-            return _portable(error)
-        try:
-            for tensor in tensors:
-                tensor.share_memory_()  # left to torch, a thread does it, whose errors nobody hears of: it would hang
-        except RuntimeError as error:
-            reason = str(error).rpartition(": ")[2]
-            return TrainingError(f"data: no shared memory for a batch ({reason}): {MEANINGS[signal.SIGBUS]} ({RESUME})")
-        return tensors
-
-
-def _portable(error: Exception) -> Exception:
-    """The error with its traceback as a note: tracebacks don't go from process to process, and some errors don't."""
-    if isinstance(error, UserError):
-        return error
-    report = "".join(traceback.format_exception(error))
-    try:
-        copy = pickle.loads(pickle.dumps(error))
-    except Exception:
-        copy = RuntimeError(f"{type(error).__qualname__}: {error}")
-    copy.add_note(f"in a loader process:\n{report}")
-    return copy

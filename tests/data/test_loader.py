@@ -10,6 +10,7 @@ from dlrun.data.augment import Augment
 from dlrun.data.loader import Batches
 from dlrun.data.prepare import Mix
 from dlrun.data.source import ArraySplit, PixelSplit, TokenSplit, limited
+from dlrun.data.workers import Workers
 
 CPU = torch.device("cpu")
 TRANSFORMS = [{"HorizontalFlip": {}}, {"Affine": {"rotate": [-30, 30], "p": 0.8}}, {"GaussNoise": {"p": 0.5}}]
@@ -56,7 +57,7 @@ def pictures(workers: int, seed: int = 0) -> Batches:
         shuffle_seed=seed,
         augment=Augment(TRANSFORMS, seed),
         mix=Mix(0.5, 0.5, 4, seed),
-        num_workers=workers,
+        workers=Workers(workers),
     )
 
 

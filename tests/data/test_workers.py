@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from dlrun.data.loader import Batches
 from dlrun.data.source import ArraySplit
+from dlrun.data.workers import Workers
 from dlrun.errors import TrainingError, UserError
 
 CPU = torch.device("cpu")
@@ -36,8 +36,12 @@ class Failing(ArraySplit):
         return super().fetch(indices)
 
 
+def batches(happens, size: int, workers: int) -> Batches:
+    return Batches(Failing(happens), size, lambda batch: batch, CPU, workers=Workers(workers))
+
+
 def drawn(happens, workers: int, into: list[list[int]]) -> None:
-    for inputs, _ in Batches(Failing(happens), 3, lambda batch: batch, CPU, num_workers=workers).epoch(0):
+    for inputs, _ in batches(happens, 3, workers).epoch(0):
         into.append(inputs.tolist())
 
 
@@ -131,13 +135,6 @@ def by_number():
     os.kill(os.getpid(), signal.SIGRTMIN + 3)
 
 
-@pytest.fixture
-def impatient(monkeypatch):
-    """torch looks after its workers every 5 s; here more often."""
-    monkeypatch.setattr(_MultiProcessingDataLoaderIter._try_get_data, "__defaults__", (0.3,))
-
-
-@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(
     ("happens", "said"),
     [
@@ -161,7 +158,7 @@ def test_a_worker_that_dies(happens, said):
 def test_workers_that_are_killed_from_outside_while_the_main_process_does_something_else():
     pids = []
     with pytest.raises(TrainingError, match=r"^data: loader process(es)? [\d, ]+ ended by SIGKILL: ") as caught:  # noqa: PT012
-        for _ in Batches(Failing(lambda: time.sleep(60)), 1, lambda batch: batch, CPU, num_workers=2).epoch(0):
+        for _ in batches(lambda: time.sleep(60), 1, 2).epoch(0):
             if not pids:
                 pids = [process.pid for process in active_children()]
                 for pid in pids:
@@ -177,17 +174,16 @@ def no_shared_memory():
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
 
-def test_full_shared_memory_is_no_endless_wait():
+def test_full_shared_memory_is_no_endless_wait(monkeypatch):
+    monkeypatch.setattr("dlrun.data.slabs.SMALL", 0)  # else these few numbers would need none
     came, error = outcome(no_shared_memory, 2)
     assert type(error) is TrainingError
     assert str(error).startswith("data: no shared memory for a batch (File too large (27)): shared memory is full or ")
     assert came == [[0, 1, 2], [3, 4, 5]]
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create 8 worker processes")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of torch's half-made iterator
 def test_too_few_files_to_start_all_workers():
-    """Each takes four of them; what was started before they run out mustn't stay."""
+    """Each takes three of them; what was started before they run out mustn't stay."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/dev/fd")) + 12, limits[1]))
     try:
@@ -201,15 +197,63 @@ def test_too_few_files_to_start_all_workers():
 
 
 def test_an_epoch_left_in_the_middle_leaves_nobody():
-    for inputs, _ in Batches(Failing(division), 3, lambda batch: batch, CPU, num_workers=2).epoch(0):
+    for inputs, _ in batches(division, 3, 2).epoch(0):
         assert len(active_children()) == 2
         if 3 in inputs:
             break
     assert active_children() == []
 
 
+def test_processes_stay_from_epoch_to_epoch_and_for_all_splits():
+    workers = Workers(2)
+    train, val = (Batches(Failing(int), size, lambda batch: batch, CPU, workers=workers) for size in (3, 4))
+    seen = set()
+    for epoch in range(3):
+        for one, other in zip(train.epoch(epoch, start=2), val.epoch(0), strict=True):  # both at once, too
+            assert one[0][0] - 6 == 3 * other[0][0] / 4
+            seen.add(frozenset(process.pid for process in active_children()))
+        assert [inputs[0] for inputs, _ in val.epoch(0)] == [0, 4, 8, 12, 16, 20]
+    assert len(seen) == 1
+    assert len(*seen) == 2
+    workers.close()
+    assert active_children() == []
+    assert [inputs[0] for inputs, _ in val.epoch(0)] == [0, 4, 8, 12, 16, 20]  # new ones, since they are needed
+    assert len(active_children()) == 2
+    del train, val, workers, one, other
+    assert active_children() == []  # nobody is left who knows them
+
+
+def test_no_more_processes_than_batches():
+    for _ in (made := batches(int, 12, 8)).epoch(0):
+        assert len(active_children()) == 2
+    made.workers.close()
+
+
+def test_batches_that_are_kept_stay_what_they_are():
+    """They lie in memory that is used again, as soon as nobody looks at it any more."""
+    inputs = torch.arange(48 * 30_000).view(48, 30_000)
+    made = Batches(ArraySplit(inputs, inputs[:, 0]), 4, lambda batch: batch, CPU, workers=Workers(2))
+    for _ in range(3):
+        kept = list(made.epoch(0))
+        assert torch.equal(torch.cat([batch for batch, _ in kept]), inputs)
+        assert torch.equal(torch.cat([targets for _, targets in kept]), inputs[:, 0])
+    views = [batch[1:, :2].T for batch, _ in made.epoch(0)]
+    del kept
+    for _ in made.epoch(1):
+        pass
+    assert all(torch.equal(view.T, inputs[4 * i + 1 : 4 * i + 4, :2]) for i, view in enumerate(views))
+
+
+def test_an_epoch_that_was_left_is_not_mixed_with_the_next():
+    made = batches(int, 2, 2)
+    for epoch in range(5):
+        inputs, _ = next(made.epoch(epoch, start=epoch))
+        assert inputs.tolist() == [2 * epoch, 2 * epoch + 1]
+    assert [inputs.tolist() for inputs, _ in made.epoch(7)] == [[2 * i, 2 * i + 1] for i in range(12)]
+
+
 def test_a_worker_that_hangs_is_not_waited_for():
-    for inputs, _ in Batches(Failing(lambda: time.sleep(1000)), 3, lambda batch: batch, CPU, num_workers=1).epoch(0):
+    for inputs, _ in batches(lambda: time.sleep(1000), 3, 1).epoch(0):
         if 3 in inputs:
             break
     assert active_children() == []
@@ -221,6 +265,7 @@ from multiprocessing import active_children
 import torch
 from dlrun.data.loader import Batches
 from dlrun.data.source import ArraySplit
+from dlrun.data.workers import Workers
 
 class Slow(ArraySplit):
     def fetch(self, indices):
@@ -230,7 +275,8 @@ class Slow(ArraySplit):
 received = []
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
     signal.signal(number, lambda number, frame: received.append(number))
-made = Batches(Slow(torch.arange(10_000), torch.arange(10_000)), 2, lambda b: b, torch.device("cpu"), num_workers=2)
+numbers = torch.arange(10_000)
+made = Batches(Slow(numbers, numbers), 2, lambda batch: batch, torch.device("cpu"), workers=Workers(2))
 more, expected = 20, 0
 for inputs, _ in made.epoch(0):
     assert inputs.tolist() == [expected, expected + 1]
@@ -240,6 +286,7 @@ for inputs, _ in made.epoch(0):
     more -= len(received) == 3
     if more == 0:
         break
+made.workers.close()
 assert active_children() == []
 unfinished = made.epoch(1)
 next(unfinished)
