@@ -22,6 +22,7 @@ log = logging.getLogger("dlrun")
 
 WORTH = 0.05  # a gain that is smaller isn't worth a process, nor to be told from chance
 SECONDS, BATCHES = 1.0, 10  # that a number is measured for, at least
+PROOF = 3  # times as long without processes: a training that is over by then is spared the trials
 CGROUP, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
@@ -91,7 +92,8 @@ class Tuner:
             return
         self.batches, self.samples = self.batches + 1, self.samples + samples
         self.waited, self.seconds = self.waited + waited, self.seconds + seconds
-        if self.batches >= max(BATCHES, AHEAD * self.number) and self.seconds >= SECONDS:
+        enough = SECONDS * (1 if self.number else PROOF)
+        if self.batches >= max(BATCHES, AHEAD * self.number) and self.seconds >= enough:
             self._judge()
 
     def _judge(self) -> None:
