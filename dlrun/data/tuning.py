@@ -22,7 +22,8 @@ log = logging.getLogger("dlrun")
 
 WORTH = 0.05  # a gain that is smaller isn't worth a process, nor to be told from chance
 SECONDS, BATCHES = 1.0, 10  # that a number is measured for, at least
-PROOF = 3  # times as long without processes: a training that is over by then is spared the trials
+PROOF = 3  # times as long at first, without processes: a training that is over by then is spared the trials
+DOUBTFUL = 1.5  # times as fast as without processes: what is less has to be so twice, on a machine that others use too
 CGROUP, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
@@ -92,21 +93,27 @@ class Tuner:
             return
         self.batches, self.samples = self.batches + 1, self.samples + samples
         self.waited, self.seconds = self.waited + waited, self.seconds + seconds
-        enough = SECONDS * (1 if self.number else PROOF)
+        enough = SECONDS if self.rates else SECONDS * PROOF
         if self.batches >= max(BATCHES, AHEAD * self.number) and self.seconds >= enough:
             self._judge()
 
     def _judge(self) -> None:
-        before = max(self.rates.values(), default=0.0)
-        self.rates[self.number] = rate = self.samples / self.seconds
-        self.share = self.waited / self.seconds
-        # A single process may be no better than none, where the step is short, and two of them twice as good.
-        helped = self.number <= 1 or rate > (1 + WORTH) * before
-        if self.number == self.most or not helped or self.share < WORTH:
+        before, rate = max(self.rates.values(), default=0.0), self.samples / self.seconds
+        if self.number in self.rates:  # measured for the second time; others who want the cores only make it slower
+            self.rates[self.number] = max(rate, self.rates[self.number])
             self._settle()
             return
-        self.workers.fallback = self._best()
-        self._try(min(max(2 * self.number, 1), self.most))
+        self.rates[self.number], self.share = rate, self.waited / self.seconds
+        # A single process may be no better than none, where the step is short, and two of them twice as good.
+        helped = self.number <= 1 or rate > (1 + WORTH) * before
+        best = self._best()
+        if self.number < self.most and helped and self.share >= WORTH:
+            self.workers.fallback = best
+            self._try(min(max(2 * self.number, 1), self.most))
+        elif best > 0 and self.rates[best] < DOUBTFUL * self.rates[0]:
+            self._try(0)
+        else:
+            self._settle()
 
     def _best(self) -> int:
         most = max(self.rates.values())

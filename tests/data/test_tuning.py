@@ -84,6 +84,23 @@ def test_how_long_a_number_is_tried():
         assert batches <= took <= batches + 10
 
 
+@pytest.mark.parametrize(("disturbed", "chosen"), [(range(15, 70), 0), (range(0), 2)])
+def test_a_small_gain_is_looked_at_twice(disturbed, chosen):
+    """Somebody else wants the core while 0 is measured for the first time: then 2 only seem to help."""
+    asked = 0
+
+    def wait(number: int) -> float:
+        nonlocal asked
+        asked += 1
+        own = {0: 0.1, 1: 0.1, 2: 0.1 if disturbed else 0.08}[number]
+        return own + 0.03 * (asked in disturbed)
+
+    tuner = Tuner(Workers(), 2)
+    training(tuner, wait, 0.01, 10_000)
+    assert list(tuner.rates) == [0, 1, 2]
+    assert (tuner.done, tuner.workers.number) == (True, chosen)
+
+
 def test_what_is_said(caplog):
     caplog.set_level(logging.INFO, logger="dlrun")
     training(Tuner(Workers(), 2), ideal(0.1, 0.01), 0.01, 10_000, per_epoch=10_000)
