@@ -173,7 +173,7 @@ def choose_device(name: str) -> torch.device:
 def build_source(config: Config) -> Source:
     """The dataset, described but not yet read where that can wait."""
     data = config.data
-    common = DataOptions(Path(data.root), data.val_fraction, data.split_seed)
+    common = DataOptions(Path(data.root), data.val_fraction, data.split_seed, data.limit)
     source: Source = datasets.build(config.dataset.name, config.dataset.options, common)
     return source
 

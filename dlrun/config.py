@@ -24,7 +24,8 @@ MAY_CHANGE = {
     *(f"trainer.{name}" for name in ("max_epochs", "max_steps", "max_time", "patience", "num_threads", "profile")),
     *(f"trainer.{name}" for name in ("checkpoint_every", "checkpoint_every_n_steps", "log_every_n_steps")),
     *(f"trainer.{name}" for name in ("on_nonfinite", "max_rollbacks", "on_oom", "enable_progress_bar")),
-    *("scheduler.total_steps", "data.root", "data.file", "data.num_workers", "device", "tags", "notes", "plugins"),
+    *(f"data.{name}" for name in ("root", "file", "num_workers", "cache")),
+    *("scheduler.total_steps", "device", "tags", "notes", "plugins"),
 }
 
 

@@ -6,13 +6,15 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from dlrun.data.source import DataOptions, Source, Split, Splits, check_classes, digest
+from dlrun.data.cache import PictureCache, check_room, picture_cache
+from dlrun.data.decode import check_picture, read_picture
+from dlrun.data.source import DataOptions, Source, Splits, check_classes, digest
 from dlrun.errors import UserError
 from dlrun.registry import Share, Size, datasets
 from dlrun.spec import DataSpec
@@ -27,22 +29,34 @@ READ = 64 * 2**20  # bytes of pictures that a fingerprint looks at: 0.1 s once t
 
 @dataclass
 class FileSplit:
-    """Pictures on disk, decoded and resized to (height, width) when fetched."""
+    """Pictures on disk, decoded and resized to (height, width) when fetched, and kept if there is a cache for them."""
 
     folder: Path
     paths: list[Path]  # below the folder
     targets: Tensor
     size: tuple[int, int]
+    cache: PictureCache | None = None  # of the same pictures
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def fetch(self, indices: Tensor) -> Tensor:
-        return torch.from_numpy(np.stack([self.show(i) for i in indices.tolist()]))  # (B, H, W, 3) uint8
+        slab = np.empty((len(indices), *self.size, 3), np.uint8)
+        for index, pixels in zip(indices.tolist(), slab, strict=True):
+            self._read(index, pixels)
+        return torch.from_numpy(slab)  # (B, H, W, 3) uint8
+
+    def show(self, index: int) -> np.ndarray:
+        return self.fetch(torch.tensor([index]))[0].numpy()
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> FileSplit:
         chosen = np.asarray(indices, dtype=np.int64)
-        return replace(self, paths=[self.paths[i] for i in chosen], targets=self.targets[torch.from_numpy(chosen)])
+        return replace(
+            self,
+            paths=[self.paths[i] for i in chosen],
+            targets=self.targets[torch.from_numpy(chosen)],
+            cache=None if self.cache is None else self.cache.subset(chosen),
+        )
 
     def fingerprint(self) -> str:
         """From names, sizes and classes, and from what is in the files, as far as READ bytes go: in all of a small set,
@@ -57,24 +71,11 @@ class FileSplit:
         names = [os.fsencode(path.relative_to(self.folder).as_posix()) for path in self.paths]
         return digest(b"\0".join(names), torch.tensor(sizes), self.targets, *contents)
 
-    def show(self, index: int) -> np.ndarray:
-        path = self.paths[index]
-        try:
-            with Image.open(path) as image:
-                height, width = self.size
-                image.draft("RGB", (width, height))  # a JPEG far larger than the target is decoded at a fraction
-                resized = _eight_bits(image).convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
-        # PIL raises any of these on a damaged file.
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise UserError(f"data: can't read the image {path} ({error})") from error
-        return np.asarray(resized)
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey as 8-bit; `convert` would make everything above 255 white."""
-    if not image.mode.startswith("I"):
-        return image
-    return Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
+    def _read(self, index: int, pixels: np.ndarray) -> None:
+        if self.cache is None:
+            read_picture(self.paths[index], pixels)
+        elif not self.cache.get(index, pixels):
+            self.cache.put(index, pixels, read_picture(self.paths[index], pixels))
 
 
 @datasets.register("image_folder")
@@ -82,12 +83,14 @@ def image_folder(
     common: DataOptions,
     *,
     image_size: Size = [224, 224],
+    cache: Literal["none", "ram", "disk"] = "none",
     test_fraction: Share = 0.2,
 ) -> Source:
     """Your own pictures: root/train/<class>/*.jpg, and root/val, root/test where they are; any size.
 
     Every picture is resized to `image_size` [height, width]. Where there is no root/test, `test_fraction` of the
-    training pictures is held out for it, and `data.val_fraction` for a missing root/val.
+    training pictures is held out for it, and `data.val_fraction` for a missing root/val. What is decoded is kept by
+    `cache` in memory for this run, but for the test split, which is read once; or on disk for later runs too.
     """
     size = (image_size[0], image_size[1])
     root = common.root
@@ -98,19 +101,32 @@ def image_folder(
     check_classes(class_names, f"data.root: {train_folder}")
     spec = DataSpec("image", (3, *size), tuple(class_names), *IMAGENET)
 
+    def read(folder: Path) -> FileSplit:
+        split = _scan(folder, class_names, size)
+        kept = None if cache == "none" else picture_cache(cache, folder, split.paths, size)
+        return replace(split, cache=kept)
+
     def load() -> Splits:
-        train = _scan(train_folder, class_names, size)
-        val: Split | None = _scan(root / "val", class_names, size) if (root / "val").is_dir() else None
-        if not (root / "test").is_dir():
-            return common.carve(train, test_fraction, val)
-        carved = common.carve(train, None, val)
-        return Splits(carved.train, carved.val, _scan(root / "test", class_names, size))
+        train, val, test = (read(root / name) if (root / name).is_dir() else None for name in ("train", "val", "test"))
+        assert train is not None  # looked for above
+        splits = common.carve(train, test_fraction if test is None else None, val)
+        splits = splits if test is None else replace(splits, test=test)
+        return splits if cache == "none" else _with_room(splits, cache, common.limit)
 
     return Source(spec, load)
 
 
+def _with_room(splits: Splits, kind: Literal["ram", "disk"], limit: int | None) -> Splits:
+    """The splits, if what will be kept of them has room; memory isn't spent on the test split, which is read once."""
+    parts = {name: split for name, split in vars(splits).items() if isinstance(split, FileSplit)}
+    if kind == "ram":
+        parts["test"] = replace(parts["test"], cache=None)
+    check_room(kind, [(part.cache, min(len(part), limit or len(part))) for part in parts.values() if part.cache])
+    return replace(splits, **parts)
+
+
 def _scan(folder: Path, class_names: list[str], size: tuple[int, int]) -> FileSplit:
-    """All pictures below folder/<class>, sorted; the header of each is read, so that a wrong file shows now."""
+    """All pictures below folder/<class>, sorted; header and end of each are looked at: a wrong file shows now."""
     strangers = sorted(entry.name for entry in folder.iterdir() if _is_class(entry) and entry.name not in class_names)
     if strangers:
         raise UserError(f"data.root: {folder / strangers[0]} is a class that {folder.parent / 'train'} doesn't have")
@@ -122,24 +138,9 @@ def _scan(folder: Path, class_names: list[str], size: tuple[int, int]) -> FileSp
         paths += found
         targets += [label] * len(found)
     for path in paths:
-        try:
-            Image.open(path).close()
-        except (OSError, Image.DecompressionBombError) as error:
-            raise UserError(f"data: can't read the image {path} ({error})") from error
-    split = FileSplit(folder, paths, torch.tensor(targets), size)
-    for index, path in enumerate(paths):
-        if not _has_its_end(path):
-            split.show(index)  # decodes it, and says so if it is cut off
-    return split
+        check_picture(path)
+    return FileSplit(folder, paths, torch.tensor(targets), size)
 
 
 def _is_class(folder: Path) -> bool:
     return folder.is_dir() and not folder.name.startswith(".")  # .ipynb_checkpoints is none
-
-
-def _has_its_end(path: Path) -> bool:
-    """Whether the mark that ends a JPEG or a PNG is in its place: a few bytes read, not a picture decoded."""
-    with path.open("rb") as file:
-        file.seek(max(path.stat().st_size - 64, 0))
-        tail = file.read()
-    return {".png": b"IEND"}.get(path.suffix.lower(), b"\xff\xd9") in tail

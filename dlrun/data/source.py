@@ -155,6 +155,7 @@ class DataOptions:
     root: Path
     val_fraction: float
     split_seed: int
+    limit: int | None = None  # of each split's samples; `limited` cuts them off, after a builder's `load`
 
     def carve(self, split: Split, test_fraction: float | None = None, val: Split | None = None) -> Splits:
         """Carve a stratified test split (unless None) and a validation split (unless given) from `split`."""
