@@ -18,6 +18,7 @@ from dlrun.data.image_folder import FileSplit, image_folder
 from dlrun.data.loader import Batches
 from dlrun.data.memory import available_memory
 from dlrun.data.source import DataOptions
+from dlrun.data.workers import Workers
 from dlrun.errors import UserError
 
 CPU = torch.device("cpu")
@@ -82,7 +83,7 @@ def test_what_one_process_decodes_all_have(root, cache, workers):
     plain, split = train(root, "none"), train(root, cache)
 
     def epoch(of: FileSplit, number: int, workers: int) -> torch.Tensor:
-        batches = Batches(of, 5, lambda batch: batch, CPU, shuffle_seed=3, num_workers=workers)
+        batches = Batches(of, 5, lambda batch: batch, CPU, shuffle_seed=3, workers=Workers(workers))
         return torch.cat([inputs for inputs, _ in batches.epoch(number)])
 
     expected = [epoch(plain, number, 0) for number in range(2)]
@@ -238,7 +239,7 @@ def test_a_disk_that_is_full_is_said_once(root, kept, said, workers):
     expected, split = train(root, "none").fetch(EVERYTHING), train(root, "disk")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     (path,) = kept.glob("pets-train-*")
-    batches = Batches(split, 2, lambda batch: batch, CPU, num_workers=workers)
+    batches = Batches(split, 2, lambda batch: batch, CPU, workers=Workers(workers))
     resource.setrlimit(resource.RLIMIT_FSIZE, (LENGTH * 3 + 20, before[1]))
     try:
         for _ in range(2):

@@ -182,7 +182,7 @@ def read(epoch) -> list[list[int]]:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_texts_of_similar_length_go_together(workers):
-    train = texts(203, 5, shuffle_seed=0, num_workers=workers)
+    train = texts(203, 5, shuffle_seed=0, workers=Workers(workers))
     epochs = [read(train.epoch(epoch)) for epoch in (0, 1)]
     for epoch in epochs:
         assert [len(batch) for batch in epoch] == [5] * 40 + [3]
