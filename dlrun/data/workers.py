@@ -145,6 +145,7 @@ class Workers:
         try:
             worker.pipe.send(task)  # so small that it never waits for the worker, who may wait for us
         except OSError as error:
+            error.__traceback__ = None  # it would keep the pickled task, which Python 3.13 can't free in a cycle
             raise self._death() or error from None
         worker.busy += 1
         job.worker = worker
