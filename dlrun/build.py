@@ -25,7 +25,8 @@ from dlrun.data.tuning import Staff
 from dlrun.ema import EMA
 from dlrun.errors import UserError, choices, memory_for
 from dlrun.evaluator import Evaluator
-from dlrun.optim import L1
+from dlrun.initialization import initialize_from_data
+from dlrun.optim import L1, set_biases
 from dlrun.precision import Precision
 from dlrun.profiler import Unwatched
 from dlrun.progress import Limits
@@ -99,6 +100,8 @@ def build(config: Config) -> Run:
     with memory_for("data"):
         splits = _limit_and_check(source.load(), config, spec)
     train, val, test = _batches(config, splits, spec, device, channels_last, augment, mix)
+    taken = () if transferred is None else transferred.taken
+    initialize_from_data(model, splits.train, preparation(spec, device, channels_last), taken)
     counts = torch.bincount(splits.train.targets, minlength=spec.num_outputs)
     task = tasks.build(config.task.name, config.task.options, spec, counts).to(device)
     mode = _mode(options.monitor, options.mode, task)
@@ -124,7 +127,7 @@ def build(config: Config) -> Run:
             "val_batches": val,
             "evaluator": Evaluator(called, task, precision, ema, halves=options.on_oom == "halve"),
             "ema": ema,
-            "l1": L1(optimizer, config.l1, model) if config.l1 else None,
+            "l1": L1(optimizer, config.optimization.l1, model) if config.optimization.l1 else None,
         },
         limits=Limits(
             max_steps=clock.total_steps,
@@ -298,10 +301,12 @@ def build_schedule(config: Config, clock: Clock, lr: float, mode: str) -> Schedu
 
 def _optimizer(config: Config, model: nn.Module, precision: Precision) -> Optimizer:
     optimizer: Optimizer = optimizers.build(config.optimizer.name, config.optimizer.options, model)
+    shared = config.optimization
+    set_biases(optimizer, model, shared.bias_lr_scale, shared.bias_weight_decay)
     adapted = precision.adapt(model, optimizer, config.seed)
-    if config.l1 and adapted is not optimizer:
+    if shared.l1 and adapted is not optimizer:
         raise UserError(
-            f"optimizer.l1: {config.l1} would be lost in the rounding of bfloat16 gradients; "
+            f"optimizer.l1: {shared.l1} would be lost in the rounding of bfloat16 gradients; "
             "set it to 0 or take precision=bf16"
         )
     return adapted

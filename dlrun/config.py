@@ -114,6 +114,15 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """What every optimizer has; its own options stand beside it in `Config.optimizer`."""
+
+    l1: NonNegative = 0.0
+    bias_lr_scale: Positive = 1.0
+    bias_weight_decay: NonNegative = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class SchedulerConfig:
     """What every scheduler has; its own options stand beside it in `Config.scheduler`."""
 
@@ -177,7 +186,7 @@ class Config:
     augment: AugmentConfig
     task: Named
     optimizer: Named
-    l1: float
+    optimization: OptimizerConfig
     scheduler: Named
     schedule: SchedulerConfig
     precision: Named
@@ -196,9 +205,7 @@ def parse(config: Mapping[str, Any]) -> Config:
         if not isinstance(config.get(group), Mapping):
             raise UserError(f"{group}: expected a config group, got {config.get(group)!r}")
     plain = {key: value for key, value in config.items() if key not in groups}
-    optimizer = dict(config["optimizer"])
-    l1 = optimizer.pop("l1", 0.0)
-    check_value(l1, NonNegative, "optimizer.l1")
+    optimization, optimizer = _split(config["optimizer"], OptimizerConfig, "optimizer")
     data, dataset = _split(config["data"], DataConfig, "data")
     schedule, scheduler = _split(config["scheduler"], SchedulerConfig, "scheduler")
     parts: dict[str, Any] = {
@@ -208,7 +215,7 @@ def parse(config: Mapping[str, Any]) -> Config:
         "augment": _typed(config["augment"], AugmentConfig, "augment"),
         "task": _named(config["task"], "task"),
         "optimizer": _named(optimizer, "optimizer"),
-        "l1": l1,
+        "optimization": optimization,
         "scheduler": _named(scheduler, "scheduler"),
         "schedule": schedule,
         "precision": _named(config["precision"], "precision"),

@@ -2,27 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, Lt
 from torch import nn
 from torch.optim import Optimizer
 
-from dlrun.eager import Eager, eager
+from dlrun.eager import eager
 from dlrun.errors import OptionError, UserError
 from dlrun.fused import FusedAdam, FusedSGD
+from dlrun.muon import Muon
 from dlrun.registry import NonNegative, Positive, optimizers
+from dlrun.together import Together
 
 Beta = Annotated[float, Ge(0), Lt(1)]
 Groups = list[dict[str, Any]]
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> Groups:
-    """Two groups: matrices and kernels, which decay, and biases, norms, embeddings and tokens, which don't.
+    """Two groups: matrices and kernels, which decay, and biases, norms, embeddings and tokens, which don't."""
+    decay, rest = _shared_out(model)
+    groups = [{"params": decay, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
 
-    Raises AssertionError unless every trainable parameter lands in exactly one group.
+
+def set_biases(optimizer: Optimizer, model: nn.Module, lr_scale: float, weight_decay: float) -> None:
+    """Give what doesn't decay (biases, norms, embeddings) another learning rate, by a factor, and a decay of its own.
+
+    Raises UserError if the model has nothing of the kind.
+    """
+    if lr_scale == 1 and weight_decay == 0:
+        return
+    chosen = {id(p) for p in _shared_out(model)[1]}
+    groups = [group for group in optimizer.param_groups if all(id(p) in chosen for p in group["params"])]
+    if not groups:
+        key = f"bias_lr_scale: {lr_scale}" if lr_scale != 1 else f"bias_weight_decay: {weight_decay}"
+        raise UserError(f"optimizer.{key} does nothing: this model has no biases, norms or embeddings")
+    for group in groups:
+        group["lr"] *= lr_scale
+        group["weight_decay"] = weight_decay
+
+
+def _shared_out(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """What decays, and what doesn't.
+
+    Raises AssertionError unless every trainable parameter lands in exactly one of the two.
     """
     embeddings = {
         id(p)
@@ -36,8 +61,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> Groups:
     decay = [p for p in trainable if p.ndim >= 2 and id(p) not in embeddings]
     rest = [p for p in trainable if p.ndim < 2 or id(p) in embeddings]
     assert len(decay) + len(rest) == len(trainable)
-    groups = [{"params": decay, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+    return decay, rest
 
 
 @optimizers.register("sgd")
@@ -52,9 +76,7 @@ def sgd(
     """Stochastic gradient descent with (Nesterov) momentum."""
     if nesterov and momentum == 0:
         raise OptionError("nesterov", "needs optimizer.momentum > 0")
-    groups = parameter_groups(model, weight_decay)
-    cls = FusedSGD if (fused := _fused(model)) else eager(torch.optim.SGD)
-    return cls(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=fused)
+    return _sgd(model, parameter_groups(model, weight_decay), lr=lr, momentum=momentum, nesterov=nesterov)
 
 
 @optimizers.register("adam")
@@ -206,55 +228,45 @@ def muon(
     momentum: Beta = 0.95,
     nesterov: bool = True,
     ns_steps: Annotated[int, Ge(1), Lt(100)] = 5,
-    adamw_lr: Positive = 3e-3,
+    normalize: bool = False,
+    others: Literal["adamw", "sgd"] = "adamw",
+    others_lr: Positive = 3e-3,
+    others_momentum: Beta = 0.9,
 ) -> Optimizer:
-    """Muon (Jordan et al. 2024) for the matrices, AdamW with `adamw_lr` for everything else.
+    """Muon (Jordan et al. 2024) for matrices and kernels, AdamW or SGD with `others_lr` for everything else.
 
-    "Everything else" is biases, norms, embeddings, convolution kernels (torch's Muon takes matrices alone) and the last
-    layer, which Muon's author leaves to AdamW too.
+    "Everything else" is biases, norms, embeddings and the last layer, which Muon's author leaves to another one, too.
+    `normalize` keeps the weights that Muon has at a norm of √outputs in place of their decay. `others_momentum` is that
+    of SGD (with Nesterov's), or AdamW's first beta.
     """
-    groups = parameter_groups(model, 1.0)
-    decay = [p for g in groups if g["weight_decay"] for p in g["params"]]
-    rest = [g for g in groups if not g["weight_decay"]]
-    hidden = [p for p in decay if p.ndim == 2][:-1]
-    others = [p for p in decay if not any(p is q for q in hidden)]
-    if not hidden:
+    decay, rest = _shared_out(model)
+    if len(decay) < 2:
         raise OptionError("name", "muon trains hidden layers that are matrices, and this model has none; take adamw")
-    first = eager(torch.optim.Muon)(
-        hidden, lr=lr, weight_decay=weight_decay, momentum=momentum, nesterov=nesterov, ns_steps=ns_steps
+    first = Muon(
+        decay[:-1],
+        lr,
+        weight_decay=weight_decay,
+        momentum=momentum,
+        nesterov=nesterov,
+        ns_steps=ns_steps,
+        normalize=normalize,
     )
-    groups = ([{"params": others, "weight_decay": weight_decay}] if others else []) + rest
-    return Together(first, _adamw(model, groups, lr=adamw_lr)) if groups else first
-
-
-class Together(Eager):
-    """Two optimizers that share out a model's parameters and act as one."""
-
-    def __init__(self, *parts: Optimizer):
-        self.parts = parts
-        super().__init__([{"params": g["params"]} for p in parts for g in p.param_groups], {})
-        self.param_groups = [group for part in parts for group in part.param_groups]
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        loss = closure() if closure is not None else None
-        for part in self.parts:
-            part.step()
-        return loss
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"parts": [part.state_dict() for part in self.parts]}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        for part, state in zip(self.parts, state_dict["parts"], strict=True):
-            part.load_state_dict(state)
-        self.param_groups = [group for part in self.parts for group in part.param_groups]
+    groups = [{"params": decay[-1:], "weight_decay": weight_decay}]
+    groups += [{"params": rest, "weight_decay": 0.0}] if rest else []
+    if others == "adamw":
+        return Together(first, _adamw(model, groups, lr=others_lr, betas=(others_momentum, 0.999)))
+    return Together(first, _sgd(model, groups, lr=others_lr, momentum=others_momentum, nesterov=others_momentum > 0))
 
 
 def _adamw(model: nn.Module, groups: Groups, **options: Any) -> Optimizer:
     if _fused(model):
         return FusedAdam(groups, **options, decoupled_weight_decay=True, fused=True)
     return eager(torch.optim.AdamW)(groups, **options)
+
+
+def _sgd(model: nn.Module, groups: Groups, **options: Any) -> Optimizer:
+    cls = FusedSGD if (fused := _fused(model)) else eager(torch.optim.SGD)
+    return cls(groups, **options, fused=fused)
 
 
 def _fused(model: nn.Module) -> bool:

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from dlrun.config import Named, TensorboardConfig, WandbConfig, parse
+from dlrun.config import Named, OptimizerConfig, TensorboardConfig, WandbConfig, parse
 from dlrun.errors import UserError
 
 
@@ -17,7 +17,7 @@ def test_the_default_config_has_its_types(compose_config):
     assert config.optimizer == Named(
         name="sgd", options={"lr": 0.1, "weight_decay": 5e-4, "momentum": 0.9, "nesterov": True}
     )
-    assert config.l1 == 0
+    assert config.optimization == OptimizerConfig()
     # What all share is split from what is the dataset's or the scheduler's own.
     assert config.dataset == Named(name="digits", options={"image_size": None, "test_fraction": 0.2})
     assert (config.data.root, config.data.batch_size, config.data.val_fraction) == ("data", 64, 0.1)

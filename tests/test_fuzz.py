@@ -31,6 +31,7 @@ DIGITS = ["data=digits", "data.limit=40", "augment=none"]
 CSV = ["data=text_csv", "data.file=reviews.csv", "data.max_length=5"]
 LINEAR, MLP = ["model=perceptron"], ["model=mlp", "model.hidden_sizes=[4]"]
 CNN = ["model=cnn", "model.channels=[2]", "model.hidden_size=4"]
+SPEEDNET = ["model=speednet", "model.widths=[2]"]
 RNN, LSTM = ([f"model={name}", "model.embedding_dim=4", "model.hidden_size=4"] for name in ("rnn", "lstm"))
 TRANSFORMER = ["model=transformer", "model.d_model=8", "model.d_ff=8", "model.num_layers=1"]
 TOP = [*LINEAR, *TABLE]
@@ -50,6 +51,7 @@ HOMES = {
         "perceptron": TOP,
         "mlp": [*MLP, *TABLE],
         "cnn": [*CNN, *IMAGES],
+        "speednet": [*SPEEDNET, *IMAGES],
         "rnn": [*RNN, *IMAGES],
         "lstm": [*LSTM, *TEXTS],
         "transformer": [*TRANSFORMER, *IMAGES],
@@ -258,7 +260,7 @@ CHANGES = listed("""
 """)
 combinations = st.builds(
     lambda *parts: [*SHORT, *(word for part in parts for word in part)],
-    st.sampled_from([LINEAR, MLP, CNN, RNN, LSTM, TRANSFORMER]),
+    st.sampled_from([LINEAR, MLP, CNN, SPEEDNET, RNN, LSTM, TRANSFORMER]),
     st.sampled_from([TABLE, IMAGES, TEXTS, DIGITS, CSV, ["data=breast_cancer", "data.limit=40"]]),
     *(st.sampled_from([[f"{group}={name}"] for name in HOMES[group]]) for group in ("optimizer", "scheduler")),
     st.sampled_from([["precision=fp32"], ["precision=bf16"], ["precision=bf16_weights"], ["precision=fp16"]]),
@@ -276,7 +278,7 @@ CASES = {
 
 
 def test_the_walk_is_complete() -> None:
-    assert (len(KEYS), len({key for key, _ in KEYS})) == (233, 133)
+    assert (len(KEYS), len({key for key, _ in KEYS})) == (244, 143)
     for group, choices in HOMES.items():
         left = {path.stem for path in (CONF / group).glob("*.yaml")} - set(choices)
         assert left <= set(LEFT_OUT), left

@@ -10,8 +10,8 @@ FLOORS = [
     set(names.split())
     for names in (
         "allocator atomic conffolder distributed eager errors garbage locks plugins registry signals slurm spec",
-        "data ema faults fused models optim precision progress rounding schedules tally tasks",
-        "checkpoint compiling evaluator gradients profiler runfolder tracking transfer weights writer",
+        "data ema faults fused models muon optim precision progress rounding schedules tally tasks together",
+        "checkpoint compiling evaluator gradients initialization profiler runfolder tracking transfer weights writer",
         "trainer",
         "build config",
         "commands extension messages restoration testing train",
@@ -26,6 +26,8 @@ WITHIN = {
     ("distributed", "errors"),
     ("locks", "errors"),
     ("optim", "fused"),
+    ("optim", "muon"),
+    ("optim", "together"),
     ("precision", "rounding"),
     ("faults", "data"),
     ("faults", "progress"),

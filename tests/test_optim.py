@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dlrun.ema import EMA
 from dlrun.errors import UserError
-from dlrun.optim import L1, parameter_groups
+from dlrun.optim import L1, parameter_groups, set_biases
 from dlrun.registry import models, optimizers
 from dlrun.spec import DataSpec
 
@@ -44,20 +44,22 @@ OPTIMIZERS: dict[str, tuple[dict[str, Any], Callable[[Any], torch.optim.Optimize
     ),
     "adadelta": ({"rho": 0.8, "eps": 1e-4}, lambda g: torch.optim.Adadelta(g, LR, rho=0.8, eps=1e-4)),
     "adafactor": ({"beta2_decay": -0.7, "d": 1.5}, lambda g: torch.optim.Adafactor(g, LR, beta2_decay=-0.7, d=1.5)),
-    "muon": ({"momentum": 0.9, "nesterov": False, "ns_steps": 4, "adamw_lr": 0.002}, lambda g: ByHand(g)),
+    "muon": ({"momentum": 0.9, "nesterov": False, "ns_steps": 4, "others_lr": 0.002}, lambda g: ByHand(g)),
 }
 
 
 class ByHand:
-    """Muon for the hidden matrix, AdamW for the rest."""
+    """torch's Muon for the hidden matrix and for the kernel as one, AdamW for the rest."""
 
     def __init__(self, groups: list[dict[str, Any]]):
-        (kernel, hidden, last), rest = (group["params"] for group in groups)
-        muon = torch.optim.Muon([hidden], LR, weight_decay=DECAY, momentum=0.9, nesterov=False, ns_steps=4)
-        groups = [{"params": [kernel, last], "weight_decay": DECAY}, {"params": rest, "weight_decay": 0.0}]
+        (self.kernel, hidden, last), rest = (group["params"] for group in groups)
+        self.matrix = nn.Parameter(self.kernel.detach().view(len(self.kernel), -1))  # the same memory
+        muon = torch.optim.Muon([self.matrix, hidden], LR, weight_decay=DECAY, momentum=0.9, nesterov=False, ns_steps=4)
+        groups = [{"params": [last], "weight_decay": DECAY}, {"params": rest, "weight_decay": 0.0}]
         self.parts = [muon, torch.optim.AdamW(groups, 0.002)]
 
     def step(self) -> None:
+        self.matrix.grad = self.kernel.grad.view_as(self.matrix)
         for part in self.parts:
             part.step()
 
@@ -185,6 +187,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], DataSpec]] = {
     "mlp": ("mlp", {"hidden_sizes": [5, 4], "batch_norm": True}, TABLE),
     "mlp on text": ("mlp", {"hidden_sizes": [5, 4]}, TEXT),
     "cnn": ("cnn", {"channels": [2, 3], "hidden_size": 4}, IMAGE),
+    "speednet": ("speednet", {"widths": [2, 3]}, IMAGE),
     "cnn on text": ("cnn", {"channels": [2, 3], "hidden_size": 4}, TEXT),
     "rnn": ("rnn", RECURRENT, IMAGE),
     "lstm": ("lstm", RECURRENT, TEXT),
@@ -222,7 +225,7 @@ def that_decay(model: nn.Module) -> set[str]:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_matrices_and_kernels_decay_and_nothing_else(name: str) -> None:
     model = family(name)
-    names = {p: n for n, p in model.named_parameters()}
+    names = {p: n for n, p in model.named_parameters() if p.requires_grad}
     groups = parameter_groups(model, DECAY)
     everything = [names[p] for group in groups for p in group["params"]]
     assert sorted(everything) == sorted(names.values())  # each in exactly one group
@@ -276,6 +279,35 @@ def test_l1_adds_the_sign_to_what_decays(name: str, optimizer: str) -> None:
     for n, p in net.named_parameters():
         expected = before[n] + 0.25 * p.detach().sign() if n in that_decay(net) else before[n]
         torch.testing.assert_close(p.grad, expected, msg=n)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_biases_can_have_their_own_rate_and_decay(name: str) -> None:
+    net = small_net()
+    optimizer = optimizers.build(name, {}, net)
+    before = {id(p): dict(group) for group in optimizer.param_groups for p in group["params"]}
+    set_biases(optimizer, net, lr_scale=64.0, weight_decay=0.25)
+    after = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    decays = that_decay(net)
+    assert len(after) == len(list(net.parameters()))
+    for parameter_name, p in net.named_parameters():
+        was, group = before[id(p)], after[id(p)]
+        own = (was["lr"], was["weight_decay"]) if parameter_name in decays else (64 * was["lr"], 0.25)
+        assert (group["lr"], group["weight_decay"]) == own, parameter_name
+    weight, bias = net[0].weight.clone(), net[0].bias.clone()
+    train(net, optimizer, batches(1))
+    assert not torch.equal(weight, net[0].weight)
+    assert not torch.equal(bias, net[0].bias)
+
+
+def test_a_rate_for_biases_needs_some() -> None:
+    net = nn.Sequential(nn.Linear(3, 4, bias=False), nn.Linear(4, 2, bias=False))
+    optimizer = optimizers.build("sgd", {}, net)
+    set_biases(optimizer, net, lr_scale=1.0, weight_decay=0.0)
+    with pytest.raises(UserError, match=r"optimizer\.bias_lr_scale: 64\.0 does nothing: this model has no biases"):
+        set_biases(optimizer, net, lr_scale=64.0, weight_decay=0.0)
+    with pytest.raises(UserError, match=r"optimizer\.bias_weight_decay: 0\.1 does nothing"):
+        set_biases(optimizer, net, lr_scale=1.0, weight_decay=0.1)
 
 
 def test_l1_needs_something_that_decays() -> None:

@@ -10,7 +10,7 @@ from command_line import CommandLine
 def test_list_shows_all_registries_and_recipes(dlrun: CommandLine) -> None:
     listed = json.loads(dlrun("list", "format=json").out)
     assert {group: len(names) for group, names in listed.items() if group in ("model", "data", "optimizer")} == {
-        "model": 8,
+        "model": 9,
         "data": 11,
         "optimizer": 10,
     }
