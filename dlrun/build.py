@@ -25,6 +25,7 @@ from dlrun.data.tuning import Staff
 from dlrun.ema import EMA
 from dlrun.errors import UserError, choices, memory_for
 from dlrun.evaluator import Evaluator
+from dlrun.freezing import Freezing
 from dlrun.initialization import initialize_from_data
 from dlrun.optim import L1, set_biases
 from dlrun.precision import Precision
@@ -38,6 +39,7 @@ from dlrun.tracking import Tracker
 from dlrun.tracking.terminal import Terminal
 from dlrun.trainer import Trainer
 from dlrun.transfer import Transfer, transfer
+from dlrun.tta import TTA
 from dlrun.writer import CheckpointWriter
 
 DEFAULT_THREADS = torch.get_num_threads()  # before any run of this process has changed it
@@ -107,6 +109,9 @@ def build(config: Config) -> Run:
     mode = _mode(options.monitor, options.mode, task)
 
     clock = build_clock(config, len(train))
+    freezing = None if options.freeze is None else Freezing(model, options.freeze)
+    if freezing is not None:
+        freezing.begin_epoch(0)  # what is never trained has no place in the optimizer
     optimizer = _optimizer(config, model, precision)
     called = model
     if compilation is not None:
@@ -125,8 +130,11 @@ def build(config: Config) -> Run:
             "precision": precision,
             "train_batches": train,
             "val_batches": val,
-            "evaluator": Evaluator(called, task, precision, ema, halves=options.on_oom == "halve"),
+            "evaluator": Evaluator(
+                called, task, precision, ema, tta=_tta(options.tta, spec), halves=options.on_oom == "halve"
+            ),
             "ema": ema,
+            "freezing": freezing,
             "l1": L1(optimizer, config.optimization.l1, model) if config.optimization.l1 else None,
         },
         limits=Limits(
@@ -343,3 +351,11 @@ def _channels_last(option: bool | str, model: nn.Module, spec: DataSpec) -> bool
     if option is True and not convolutions:
         raise UserError("trainer.channels_last: this model has no convolution; set it to auto")
     return convolutions if option == "auto" else bool(option)
+
+
+def _tta(tta: TTA, spec: DataSpec) -> TTA:
+    if tta != "none" and spec.modality != "image":
+        raise UserError(f"trainer.tta: is for images, and the data is {spec.modality}; set it to none")
+    if tta == "flip_shift" and min(spec.shape[1:]) < 2:
+        raise UserError("trainer.tta: flip_shift needs pictures of two pixels or more on each side; take flip")
+    return tta

@@ -55,10 +55,12 @@ class TrainerConfig:
     accumulate_grad_batches: Count = 1
     gradient_clip_val: Positive | None = None
     ema_decay: EMADecay | None = None
+    freeze: dict[str | int, Index] | None = None  # YAML reads the name of a Sequential's part as a number
     monitor: str = "val/acc"
     mode: Literal["min", "max"] | None = None
     patience: Count | None = None
     min_delta: NonNegative = 0.0
+    tta: Literal["none", "flip", "flip_shift"] = "none"
     check_val_every_n_epoch: Count = 1
     max_time: Any = None  # a duration
     checkpoint_every_n_steps: Count | None = None

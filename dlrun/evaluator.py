@@ -14,6 +14,7 @@ from dlrun.errors import TrainingError, UserError
 from dlrun.faults import free_memory, out_of_memory
 from dlrun.precision import Precision
 from dlrun.tasks import Classification
+from dlrun.tta import TTA, averaged
 
 
 class Stopped(Exception):
@@ -28,6 +29,7 @@ class Evaluator:
     task: Classification
     precision: Precision
     ema: EMA | None = None
+    tta: TTA = "none"
     halves: bool = False  # where memory runs out, a batch is taken in two
     stopped: Callable[[], bool] = lambda: False
 
@@ -70,8 +72,7 @@ class Evaluator:
     def _forward(self, inputs: Tensor) -> Tensor:
         try:
             with self.precision.autocast():
-                logits: Tensor = self.model(inputs)
-                return logits
+                return averaged(self.model, inputs, self.tta)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise

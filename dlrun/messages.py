@@ -11,6 +11,7 @@ import torch
 from dlrun.build import Run
 from dlrun.config import Config
 from dlrun.progress import Limits
+from dlrun.tta import VIEWS
 
 log = logging.getLogger("dlrun")
 
@@ -26,6 +27,9 @@ def header(typed: Config, run: Run, choices: Mapping[str, Any]) -> None:
     threads = f", {torch.get_num_threads()} threads" if run.device.type == "cpu" else ""
     parameters = sum(p.numel() for p in run.parts["weights"].parameters())
     steps = f"{run.limits.max_steps:,} steps"
+    if typed.trainer.tta != "none":
+        views = VIEWS[typed.trainer.tta]
+        log.info("evaluation: the mean of %d views of each picture (trainer.tta=%s)", views, typed.trainer.tta)
     log.info("%s: %s parameters on %s%s; %s", typed.model.name, f"{parameters:,}", run.device, threads, steps)
 
 

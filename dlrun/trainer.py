@@ -20,6 +20,7 @@ from dlrun.ema import EMA
 from dlrun.errors import TrainingError
 from dlrun.evaluator import Evaluator, Stopped
 from dlrun.faults import Mark, NonFinite, free_memory, out_of_memory
+from dlrun.freezing import Freezing
 from dlrun.gradients import Gradients
 from dlrun.optim import L1
 from dlrun.precision import Precision
@@ -57,6 +58,7 @@ class Trainer:
     writer: CheckpointWriter
     ema: EMA | None = None
     l1: L1 | None = None
+    freezing: Freezing | None = None
     profiler: Unwatched = field(default_factory=Unwatched)
     progress: Progress = field(default_factory=Progress)
     stop_requested: bool = False  # set by a signal handler: end at the next step boundary
@@ -125,6 +127,8 @@ class Trainer:
         progress, batches = self.progress, self.train_batches
         seen, started, before = progress.samples, time.monotonic(), progress.epoch_seconds
         self.model.train()
+        if self.freezing is not None:
+            self.freezing.begin_epoch(progress.epoch)
         bar = self.terminal.start_epoch(progress.epoch + 1, batches.samples(0, len(batches)), seen)
         try:
             while not self._epoch_is_trained() and not self.stop_requested and not self.out_of_time():

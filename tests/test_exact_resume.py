@@ -132,6 +132,7 @@ SMALL = {
     "perceptron": [],
     "mlp": ["model.hidden_sizes=[16]"],
     "cnn": ["model.channels=[4,8]", "model.hidden_size=8"],
+    "speednet": ["model.widths=[4,8]"],
     "rnn": ["model.hidden_size=8", "model.embedding_dim=8"],
     "lstm": ["model.hidden_size=8", "model.embedding_dim=8"],
     "transformer": ["model.d_model=8", "model.d_ff=16", "model.num_heads=2"],
@@ -140,7 +141,7 @@ PAIRS = [
     (model, data)
     for model in SMALL
     for data in ("image", "text", "table")
-    if data != "table" or model in ("mlp", "perceptron")
+    if (data != "table" or model in ("mlp", "perceptron")) and (data == "image" or model != "speednet")
 ]
 
 
@@ -228,6 +229,10 @@ OPTIONS: dict[str, tuple[list[str], list[Place]]] = {
     "bf16": (["precision=bf16"], [3, 6]),
     "bf16 weights, copied": (["precision=bf16_weights"], [3, 6]),
     "bf16 weights, rounded by chance": (["precision=bf16_weights", "precision.update=stochastic"], [3, 6]),
+    "biases of their own": (["optimizer.bias_lr_scale=8", "optimizer.bias_weight_decay=0.1"], [3, 6]),
+    "a layer that stops": (["trainer.freeze={1: 1, 4.bias: 0}"], [3, 5, 10]),
+    "muon and sgd": (["optimizer=muon", "optimizer.others=sgd", "optimizer.normalize=true"], [3, 6]),
+    "a layer that stops, in bf16": (["trainer.freeze={1: 1}", "precision=bf16_weights"], [3, 5, 10]),
     "evaluated every second epoch": (["trainer.check_val_every_n_epoch=2", "trainer.max_epochs=4"], [4, 5, 8, 13]),
     "max_steps within an epoch": (["trainer.max_steps=10"], [9]),
     "max_steps within an epoch, stopped there": (["trainer.max_steps=10"], [10]),
