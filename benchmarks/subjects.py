@@ -32,7 +32,7 @@ class Dlrun:
     """
 
     def __init__(self, words: Sequence[str], folder: Path):
-        config = plain(compose(parse_arguments([*words, "trainer.max_epochs=1000000"])))
+        self.config = config = plain(compose(parse_arguments([*words, "trainer.max_epochs=1000000"])))
         run_id = new_run_id()
         path = folder / run_id
         path.mkdir()
