@@ -39,7 +39,7 @@ from dlrun.tracking import Tracker
 from dlrun.tracking.terminal import Terminal
 from dlrun.trainer import Trainer
 from dlrun.transfer import Transfer, transfer
-from dlrun.tta import TTA
+from dlrun.tta import checked
 from dlrun.writer import CheckpointWriter
 
 DEFAULT_THREADS = torch.get_num_threads()  # before any run of this process has changed it
@@ -131,7 +131,7 @@ def build(config: Config) -> Run:
             "train_batches": train,
             "val_batches": val,
             "evaluator": Evaluator(
-                called, task, precision, ema, tta=_tta(options.tta, spec), halves=options.on_oom == "halve"
+                called, task, precision, ema, tta=checked(options.tta, spec), halves=options.on_oom == "halve"
             ),
             "ema": ema,
             "freezing": freezing,
@@ -351,11 +351,3 @@ def _channels_last(option: bool | str, model: nn.Module, spec: DataSpec) -> bool
     if option is True and not convolutions:
         raise UserError("trainer.channels_last: this model has no convolution; set it to auto")
     return convolutions if option == "auto" else bool(option)
-
-
-def _tta(tta: TTA, spec: DataSpec) -> TTA:
-    if tta != "none" and spec.modality != "image":
-        raise UserError(f"trainer.tta: is for images, and the data is {spec.modality}; set it to none")
-    if tta == "flip_shift" and min(spec.shape[1:]) < 2:
-        raise UserError("trainer.tta: flip_shift needs pictures of two pixels or more on each side; take flip")
-    return tta

@@ -8,8 +8,20 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
+from dlrun.errors import UserError
+from dlrun.spec import DataSpec
+
 TTA = Literal["none", "flip", "flip_shift"]
 VIEWS: dict[TTA, int] = {"none": 1, "flip": 2, "flip_shift": 6}
+
+
+def checked(tta: TTA, spec: DataSpec) -> TTA:
+    """`tta` itself. Raises UserError where there can be no such views."""
+    if tta != "none" and spec.modality != "image":
+        raise UserError(f"trainer.tta: is for images, and the data is {spec.modality}; set it to none")
+    if tta == "flip_shift" and min(spec.shape[1:]) < 2:
+        raise UserError("trainer.tta: flip_shift needs pictures of two pixels or more on each side; take flip")
+    return tta
 
 
 def averaged(model: Callable[[Tensor], Tensor], images: Tensor, tta: TTA) -> Tensor:

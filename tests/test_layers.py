@@ -10,7 +10,8 @@ FLOORS = [
     set(names.split())
     for names in (
         "allocator atomic conffolder distributed eager errors garbage locks plugins registry signals slurm spec",
-        "data ema faults freezing fused models muon optim precision progress rounding schedules tally tasks together tta",
+        "data ema faults freezing fused models muon optim precision progress rounding schedules tally tasks"
+        " together tta",
         "checkpoint compiling evaluator gradients initialization profiler runfolder tracking transfer weights writer",
         "trainer",
         "build config",
