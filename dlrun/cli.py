@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from dlrun import __version__, slurm
+from dlrun.barriers import spin_briefly
 from dlrun.errors import RunFailed, StopSignal, UserError, choices
 from dlrun.garbage import look_rarely
 from dlrun.signals import asked_to_stop, stop_as_exit
@@ -59,6 +60,7 @@ def run() -> None:
     """
     code: object = 0
     look_rarely()
+    spin_briefly()
     try:
         main()
     except SystemExit as error:

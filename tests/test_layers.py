@@ -9,7 +9,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "dlrun"
 FLOORS = [
     set(names.split())
     for names in (
-        "allocator atomic conffolder distributed eager errors garbage locks plugins registry signals slurm spec",
+        "allocator atomic barriers conffolder distributed eager errors garbage locks plugins registry signals slurm"
+        " spec",
         "data ema faults freezing fused models muon optim precision progress rounding schedules tally tasks"
         " together tta",
         "checkpoint compiling evaluator gradients initialization profiler runfolder tracking transfer weights writer",
