@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SHUFFLE, AUGMENT, MIX, BUCKET = 0, 1, 2, 3  # streams that never share a number
+SHUFFLE, AUGMENT, MIX, BUCKET, TENSOR, OWN = 0, 1, 2, 3, 4, 5  # streams that never share a number
 MOST_BATCHES, FEWEST_CHUNKS = 50, 4  # per chunk that is sorted, and chunks per epoch, as far as there are batches
 
 
@@ -52,6 +52,19 @@ def generator_at(seed: int, epoch: int, position: int, stream: int) -> np.random
     generator = philox(seed, epoch, stream)
     Jumper(generator).to(position)
     return generator
+
+
+def uniform_rows(seed: int, epoch: int, stream: int, position: int, size: tuple[int, int]) -> np.ndarray:
+    """`size` (rows, columns) of uniforms in [0, 1): one row for each of `position`, `position` + 1, …
+
+    A row is the same whichever others are drawn with it: the generator makes four numbers at each count, and a row
+    begins at a count of its own.
+    """
+    rows, columns = size
+    counts = -(-columns // 4)
+    generator = philox(seed, epoch, stream)
+    generator.bit_generator.advance(position * counts)  # type: ignore[attr-defined]
+    return generator.random((rows, 4 * counts))[:, :columns]
 
 
 class Jumper:

@@ -11,16 +11,19 @@ from dlrun.data.order import (
     AUGMENT,
     BUCKET,
     MIX,
+    OWN,
     SHUFFLE,
+    TENSOR,
     Jumper,
     bucketed,
     generator_at,
     longest_first,
     philox,
     shuffled,
+    uniform_rows,
 )
 
-STREAMS = (SHUFFLE, AUGMENT, MIX, BUCKET)
+STREAMS = (SHUFFLE, AUGMENT, MIX, BUCKET, TENSOR, OWN)
 
 
 def by_hand(seed, epoch, stream, position):
@@ -86,7 +89,7 @@ def test_companion_is_seeded_by_the_place():
 def test_no_two_places_share_a_number(seeds):
     places = list(itertools.product(seeds, (0, 1, 2), (0, 1, 2, 1000), STREAMS))
     drawn = [number for place in places for number in generator_at(*place).bit_generator.random_raw(64).tolist()]
-    assert len(set(drawn)) == len(drawn) == len(seeds) * 48 * 64
+    assert len(set(drawn)) == len(drawn) == len(seeds) * 12 * len(STREAMS) * 64
 
 
 def lengths_like_texts(n: int) -> torch.Tensor:
@@ -161,3 +164,18 @@ def test_a_sample_left_over_may_be_any():
 def test_longest_first():
     lengths = torch.tensor([3, 9, 3, 1, 9], dtype=torch.int32)
     assert longest_first(lengths).tolist() == [1, 4, 0, 2, 3]
+
+
+@pytest.mark.parametrize("columns", [1, 4, 7, 32])
+def test_a_row_of_uniforms_is_the_same_whichever_are_drawn_with_it(columns):
+    whole = uniform_rows(5, 2, TENSOR, 0, (300, columns))
+    assert whole.shape == (300, columns)
+    assert len(np.unique(whole)) == whole.size
+    assert 0 <= whole.min() < 0.02 < 0.98 < whole.max() < 1
+    for position, rows in ((0, 1), (17, 64), (299, 1)):
+        assert np.array_equal(uniform_rows(5, 2, TENSOR, position, (rows, columns)), whole[position : position + rows])
+    key = np.random.SeedSequence([5, 2, TENSOR]).generate_state(2, np.uint64)
+    new = np.random.Generator(np.random.Philox(counter=17 * -(-columns // 4), key=key))
+    assert np.array_equal(new.random(columns), whole[17])
+    for other in (uniform_rows(6, 2, TENSOR, 0, (300, columns)), uniform_rows(5, 3, TENSOR, 0, (300, columns))):
+        assert not np.isin(other, whole).any()
