@@ -16,7 +16,8 @@ from dlrun.spec import DataSpec
 def preparation(spec: DataSpec, device: torch.device, channels_last: bool = False) -> Callable[[Tensor], Tensor]:
     """A function from a raw batch on the CPU to the model's input on `device`.
 
-    uint8 pixels (B, H, W, C) become normalised floats (B, C, H, W), token ids int64 (B, L); features stay (B, F).
+    uint8 pixels (B, H, W, C), or floats of their range, which are used up, become normalised floats (B, C, H, W), token
+    ids int64 (B, L); features stay (B, F).
     """
     if spec.modality == "text":
         return lambda batch: batch.to(device, non_blocking=True).long()
@@ -36,7 +37,7 @@ def preparation(spec: DataSpec, device: torch.device, channels_last: bool = Fals
 
     def pixels(batch: Tensor) -> Tensor:
         raw = batch.to(device, non_blocking=True).permute(0, 3, 1, 2)
-        images = raw.to(torch.float32, memory_format=layout, copy=True)  # (B, C, H, W), the only new memory
+        images = raw.to(torch.float32, memory_format=layout)  # (B, C, H, W), the only new memory
         return torch.addcmul(shift, images, scale, out=images)
 
     return pixels
