@@ -14,6 +14,7 @@ from dlrun.data.augment import Augment
 from dlrun.data.placement import Batch, arriving
 from dlrun.data.prepare import Mix
 from dlrun.data.source import Split, arrangement, rows
+from dlrun.data.tensor_augment import TensorAugment
 from dlrun.data.tuning import Tuner
 from dlrun.data.worker import Key
 from dlrun.data.workers import Workers
@@ -32,6 +33,7 @@ class Batches:
     device: torch.device
     shuffle_seed: int | None = None  # None takes the split's first samples, in an order of its choice
     augment: Augment | None = None
+    device_augment: TensorAugment | None = None  # in place of `prepare`: augments on the device, too
     mix: Mix | None = None
     workers: Workers = field(default_factory=Workers)  # may be shared with other splits
     tuner: Tuner | None = None  # that sets the number of `workers` while these batches are trained on
@@ -54,10 +56,15 @@ class Batches:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of `epoch` from batch number `start` on; nothing before it is read."""
+        order = None if self.device_augment is None else self._order(epoch)
         for number, (inputs, targets) in enumerate(arriving(self._fetched(epoch, start), self.device), start):
-            inputs = self.prepare(inputs)
+            position = number * self.batch_size
+            if self.device_augment is None or order is None:
+                inputs = self.prepare(inputs)
+            else:
+                inputs = self.device_augment(inputs, epoch, position, self._cut(order, number))
             if self.mix is not None:
-                inputs, targets = self.mix(inputs, targets, epoch, number * self.batch_size)
+                inputs, targets = self.mix(inputs, targets, epoch, position)
             yield inputs, targets
 
     def indices(self, epoch: int, batch: int) -> Tensor:
@@ -107,4 +114,5 @@ class Batches:
 
     def __getstate__(self) -> dict[str, Any]:
         """What goes to a loader process that isn't forked: what `fetch` needs, and nothing that can't travel."""
-        return {**self.__dict__, "prepare": None, "mix": None, "device": None, "workers": None, "tuner": None}
+        here = ("prepare", "device_augment", "mix", "device", "workers", "tuner")
+        return {**self.__dict__, **dict.fromkeys(here)}

@@ -61,6 +61,21 @@ def pictures(workers: int, seed: int = 0) -> Batches:
     )
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_augmentation_on_the_device_is_told_which_samples_and_where_they_stand(workers):
+    told = []
+
+    def device_augment(pixels, epoch, position, indices):
+        told.append((epoch, position, indices.tolist()))
+        return pixels + 1000
+
+    made = batches(23, 5, shuffle_seed=0, limit=4, device_augment=device_augment, workers=Workers(workers))
+    for start in (0, 2):
+        told.clear()
+        drawn = [(inputs - 1000).tolist() for inputs, _ in made.epoch(3, start)]
+        assert told == [(3, 5 * number, drawn[number - start]) for number in range(start, 4)]
+
+
 def test_number_of_workers_changes_nothing():
     alone, one_worker, two_workers = pictures(0), pictures(1), pictures(2)
     torch.manual_seed(0)
