@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from dlrun.data.augment import Augment
 from dlrun.data.loader import Batches
 from dlrun.data.prepare import Mix, preparation
 from dlrun.data.source import DataOptions, Source, Splits, limited
+from dlrun.data.tensor_augment import TensorAugment
 from dlrun.data.tuning import Staff
 from dlrun.ema import EMA
 from dlrun.errors import UserError, choices, memory_for
@@ -96,14 +98,15 @@ def build(config: Config) -> Run:
     channels_last = _channels_last(options.channels_last, model, spec)
     if channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    augment = _augment(config, spec)
+    prepare = preparation(spec, device, channels_last)
+    augment = _augment(config, spec, device, prepare)
     mix = _mix(config, spec)
 
     with memory_for("data"):
         splits = _limit_and_check(source.load(), config, spec)
-    train, val, test = _batches(config, splits, spec, device, channels_last, augment, mix)
+    train, val, test = _batches(config, splits, device, prepare, augment, mix)
     taken = () if transferred is None else transferred.taken
-    initialize_from_data(model, splits.train, preparation(spec, device, channels_last), taken)
+    initialize_from_data(model, splits.train, prepare, taken)
     counts = torch.bincount(splits.train.targets, minlength=spec.num_outputs)
     task = tasks.build(config.task.name, config.task.options, spec, counts).to(device)
     mode = _mode(options.monitor, options.mode, task)
@@ -203,15 +206,19 @@ def example(spec: DataSpec) -> torch.Tensor:
     return torch.ones(1, *spec.shape, dtype=torch.int64 if spec.modality == "text" else torch.float32)
 
 
-def _augment(config: Config, spec: DataSpec) -> Augment | None:
+def _augment(
+    config: Config, spec: DataSpec, device: torch.device, prepare: Callable[[torch.Tensor], torch.Tensor]
+) -> Augment | TensorAugment | None:
     if not config.augment.transforms or config.trainer.overfit_batches is not None:
         return None
     if spec.modality != "image":
         raise UserError(
             f"augment: transforms are for images, and {config.dataset.name} is {spec.modality}; set augment=none"
         )
-    augment = Augment(config.augment.transforms, config.seed)
     channels, height, width = spec.shape
+    if config.augment.backend == "tensor":
+        return TensorAugment(config.augment.transforms, config.seed, (height, width, channels), device, prepare)
+    augment = Augment(config.augment.transforms, config.seed)
     augment.check_shape((height, width, channels))
     return augment
 
@@ -249,25 +256,25 @@ def _limit_and_check(splits: Splits, config: Config, spec: DataSpec) -> Splits:
 def _batches(
     config: Config,
     splits: Splits,
-    spec: DataSpec,
     device: torch.device,
-    channels_last: bool,
-    augment: Augment | None,
+    prepare: Callable[[torch.Tensor], torch.Tensor],
+    augment: Augment | TensorAugment | None,
     mix: Mix | None,
 ) -> tuple[Batches, Batches, Batches]:
     data, options = config.data, config.trainer
-    prepare = preparation(spec, device, channels_last)
     eval_size = data.eval_batch_size or 4 * data.batch_size  # no gradients to keep: there is room for more
     overfit = options.overfit_batches is not None
     staff = Staff(data.num_workers, device, measures=not options.fast_dev_run)
-    split, workers = staff.assign(splits.train, augment)
+    on_host = augment if isinstance(augment, Augment) else None
+    split, workers = staff.assign(splits.train, on_host)
     train = Batches(
         split,
         data.batch_size,
         prepare,
         device,
         shuffle_seed=None if overfit else config.seed,
-        augment=augment,
+        augment=on_host,
+        device_augment=augment if isinstance(augment, TensorAugment) else None,
         mix=mix,
         workers=workers,
         tuner=staff.tuner if workers is staff.workers else None,

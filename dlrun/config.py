@@ -108,9 +108,10 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """conf/augment: a list of albumentations transforms, and mixing."""
+    """conf/augment: a list of albumentations transforms, who does them, and mixing."""
 
     transforms: list[Any]
+    backend: Literal["albumentations", "tensor"] = "albumentations"
     mixup: NonNegative = 0.0
     cutmix: NonNegative = 0.0
 

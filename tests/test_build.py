@@ -188,7 +188,22 @@ def test_clock(built, overrides, steps, per_epoch, warmup, epochs):
             r"^trainer\.channels_last: is for images, and the data is tabular; set it to auto$",
         ),
         # told before the data is read
-        (["augment.transforms=[{CenterCrop: {height: 4, width: 4}}]"], r"^augment: the transforms turn a \(8, 8, 1\)"),
+        (
+            ["augment.transforms=[{CenterCrop: {height: 4, width: 4}}]", "augment.backend=albumentations"],
+            r"^augment: the transforms turn a \(8, 8, 1\) uint8 image into \(4, 4, 1\)",
+        ),
+        (
+            ["augment.transforms=[{RandomCrop: {height: 4, width: 4}}]"],
+            r"^augment: the transforms turn a \(8, 8, 1\) image into \(4, 4, 1\)",
+        ),
+        (
+            ["augment.transforms=[{CenterCrop: {height: 4, width: 4}}]"],
+            r"^augment\.transforms\.0: unknown transform 'CenterCrop' \(choose from Affine, ",
+        ),
+        (
+            ["data=breast_cancer", "augment=tensor"],
+            r"^augment: transforms are for images, and breast_cancer is tabular; set augment=none$",
+        ),
         # names and options of what is built
         (["model.name=mpl"], r"^unknown model 'mpl'; did you mean 'mlp'\?"),
         (["optimizer.lr=abc"], r"^optimizer\.lr: expected a number > 0, got 'abc'$"),

@@ -95,7 +95,7 @@ LIMIT = f"{WHOLE} or a number > 0 and <= 1 or null"
         ),
         (
             "+augment.mixupp=1",
-            "augment.mixupp: unknown option; did you mean 'mixup'? (choose from cutmix, mixup, transforms)",
+            "augment.mixupp: unknown option; did you mean 'mixup'? (choose from backend, cutmix, mixup, transforms)",
         ),
         ("+tracking.mlflow={}", "tracking.mlflow: unknown option (choose from tensorboard, wandb)"),
         (

@@ -125,6 +125,8 @@ def check(dlrun: CommandLine, stops: Stops, whole: Whole) -> Callable[..., Path]
 
 Check = Callable[..., Path]
 
+FLIPS = "augment.transforms=[{HorizontalFlip:{alternate:true}},{Affine:{rotate:9}},{CoarseDropout:{}}]"
+TENSOR = ["augment=tensor", FLIPS]
 IMAGE = ["data=digits", "augment=affine", "augment.mixup=0.3"]
 TEXT = ["data=pydocs", "data.max_length=16", "data.vocab_size=300"]
 TABLE = ["data=blobs", "augment.mixup=0.3"]
@@ -225,6 +227,7 @@ def test_workers(check: Check, before: int, after: int) -> None:
 OPTIONS: dict[str, tuple[list[str], list[Place]]] = {
     "cutmix": (["augment=light", "augment.mixup=0", "augment.cutmix=0.5"], [3, 6]),
     "standard augmentation": (["augment=standard"], [3, 6]),
+    "augmentation on the device": ([*TENSOR, "augment.mixup=0.3"], [3, 6]),
     "clipping and l1": (["trainer.gradient_clip_val=0.1", "optimizer.l1=0.01"], [3, 6]),
     "bf16": (["precision=bf16"], [3, 6]),
     "bf16 weights, copied": (["precision=bf16_weights"], [3, 6]),

@@ -63,7 +63,7 @@ HOMES = {
         "fake": [*LINEAR, *IMAGES],
         "text_csv": [*LINEAR, *CSV],
     },
-    "augment": homes("augment", "none light standard strong affine", [*LINEAR, *DIGITS[:2]]),
+    "augment": homes("augment", "none light standard strong affine tensor", [*LINEAR, *DIGITS[:2]]),
     "task": {"classification": TOP},
     "optimizer": homes(
         "optimizer", "sgd adam adamw nadam radam rmsprop adagrad adadelta adafactor muon", [*MLP, *TABLE]

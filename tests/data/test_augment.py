@@ -127,10 +127,10 @@ def test_options_may_be_left_out():
 @pytest.mark.filterwarnings("ignore:HueSaturationValue")
 def test_every_recipe_runs_on_every_bundled_shape():
     recipes = sorted((CONF / "augment").glob("*.yaml"))
-    assert [path.stem for path in recipes] == ["affine", "light", "none", "standard", "strong"]
+    assert [path.stem for path in recipes] == ["affine", "light", "none", "standard", "strong", "tensor"]
     for path in recipes:
         recipe = OmegaConf.to_container(OmegaConf.load(path))
-        assert recipe.keys() == {"transforms", "mixup", "cutmix"}
+        assert recipe.keys() == {"transforms", "backend", "mixup", "cutmix"}
         augment = Augment(recipe["transforms"], seed=0)
         for shape in ((32, 32, 3), (28, 28, 1), (8, 8, 1)):
             augment.check_shape(shape)
