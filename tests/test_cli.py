@@ -102,6 +102,10 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(dlrun: Com
         (["augment.transforms=[{Affin:{}}]"], "unknown transform 'Affin'; did you mean 'Affine'?"),
         (
             ["augment.transforms=[{CoarseDropout:{max_holes:3}}]"],
+            "CoarseDropout.max_holes: unknown option (choose from fill, ",
+        ),
+        (
+            ["augment.transforms=[{CoarseDropout:{max_holes:3}}]", "augment.backend=albumentations"],
             "CoarseDropout: Argument(s) 'max_holes' are not valid",
         ),
         (["plugins=[no_such_module]"], "plugins: can't import 'no_such_module': ModuleNotFoundError"),

@@ -21,7 +21,7 @@ SCRIPT = """if True:
 CONFIG = {"hydra", "omegaconf", "antlr4", "yaml", "pydantic", "annotated_types", "importlib.metadata", "subprocess"}
 HEAVY = {"torch", "numpy", "torchvision", "sklearn", "scipy", "albumentations", "cv2", "PIL", "tokenizers", "wandb"}
 HEAVY |= {"tensorboard", "pandas", "matplotlib", "timm", "tqdm", "pydantic"}
-RUN = ["trainer.fast_dev_run=true", "tracking=none", "augment=none", "device=cpu", "trainer.ema_decay=0.9"]
+RUN = ["trainer.fast_dev_run=true", "tracking=none", "device=cpu", "trainer.ema_decay=0.9"]
 COMPLETION = {"COMP_LINE": "dlrun model=tr", "COMP_POINT": "14"}
 
 
