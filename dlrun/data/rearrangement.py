@@ -13,18 +13,19 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from annotated_types import MaxLen, MinLen
+from annotated_types import Ge, Le, MaxLen, MinLen
 from torch import Tensor
 
 from dlrun.data.tensor_transform import Gray, Lot, Shape, Transform, check_fill, filling, kept_or_filled, whole_between
 from dlrun.errors import OptionError
-from dlrun.registry import Count, Index, Ratio
+from dlrun.registry import Count, Ratio
 
 OUTSIDE = -1  # the index of what comes from nowhere and is filled
 BORDERS = {0: "constant", 1: "edge", 2: "symmetric", 3: "wrap", 4: "reflect"}  # cv2's numbers, NumPy's names
 
 Maps = tuple[np.ndarray, np.ndarray]  # rows (1 or B, H) and columns (1 or B, W)
-Sides = Annotated[list[Index], MinLen(2), MaxLen(4)]
+Padding = Annotated[int, Ge(0), Le(4096)]
+Sides = Annotated[list[Padding], MinLen(2), MaxLen(4)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,7 @@ class VerticalFlip(Move):
 class Pad(Move):
     """Adds `padding` pixels to each side: a number, [x, y], or [left, top, right, bottom]."""
 
-    padding: Index | Sides = 0
+    padding: Padding | Sides = 0
     border_mode: Literal[0, 1, 2, 3, 4] = 0
     fill: Gray | list[Gray] = 0.0
     p: Ratio = 1.0

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Annotated
 
 import numpy as np
-from annotated_types import MaxLen, MinLen
+from annotated_types import Ge, Le, MaxLen, MinLen
 from torch import Tensor
 
 from dlrun.data.tensor_transform import (
@@ -26,9 +26,9 @@ from dlrun.data.tensor_transform import (
     whole_between,
 )
 from dlrun.errors import OptionError
-from dlrun.registry import Count, NonNegative, Ratio
+from dlrun.registry import NonNegative, Ratio
 
-Holes = Annotated[list[Count], MinLen(2), MaxLen(2)]
+Holes = Annotated[list[Annotated[int, Ge(1), Le(1000)]], MinLen(2), MaxLen(2)]
 Sides = Annotated[list[NonNegative], MinLen(2), MaxLen(2)]
 
 
