@@ -22,7 +22,7 @@ def header(typed: Config, run: Run, choices: Mapping[str, Any]) -> None:
     first = [f"{group}={chosen.pop(group)}" for group in ("model", "data") if group in chosen]
     rest = [f"{group}={choice}" for group, choice in sorted(chosen.items())]
     log.info("%s", "  ".join([*first, *rest, f"seed={typed.seed}"]))
-    sizes = " / ".join(f"{len(getattr(run.splits, split)):,} {split}" for split in ("train", "val", "test"))
+    sizes = " / ".join(f"{len(getattr(run.inputs.splits, split)):,} {split}" for split in ("train", "val", "test"))
     log.info("%s: %s; %s", typed.dataset.name, run.spec, sizes)
     threads = f", {torch.get_num_threads()} threads" if run.device.type == "cpu" else ""
     parameters = sum(p.numel() for p in run.parts["weights"].parameters())

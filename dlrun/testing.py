@@ -26,12 +26,12 @@ def evaluate_best(trainer: Trainer, run: Run, folder: RunFolder) -> dict[str, fl
     if state["progress"]["epoch"] != best["epoch"]:
         raise TrainingError(f"{folder.best} isn't of epoch {best['epoch']}, the best one: it couldn't be saved")
     trainer.load_weights(state)
-    metrics = trainer.evaluator.evaluate(run.test_batches, "test")
-    predicted = trainer.evaluator.predict(run.test_batches)
+    metrics = trainer.evaluator.evaluate(run.inputs.test, "test")
+    predicted = trainer.evaluator.predict(run.inputs.test)
     guesses = predicted["probabilities"].argmax(dim=1)
     wrong = (guesses != predicted["targets"]).nonzero().flatten()
     worst = wrong[predicted["losses"][wrong].argsort(descending=True)][:WORST_MISTAKES].tolist()
-    names, split = run.spec.class_names, run.test_batches.split
+    names, split = run.spec.class_names, run.inputs.test.split
     mistakes = [
         Mistake(
             index=i,

@@ -99,7 +99,7 @@ def train(config: Mapping[str, Any], job: Job) -> float | None:
     def leave() -> None:
         folder.update_summary(status="preempted", error="SIGINT, twice", exit_code=130)
 
-    with stop_signals(ask, leave) as received, closing(session.run):
+    with stop_signals(ask, leave) as received, closing(session.run.inputs):
         outcome = _fit_and_test(session, folder, received)
         summary = _close(session, folder, outcome, session.earlier + time.monotonic() - began)
     if summary["status"] == "preempted" and Signals.SIGUSR1 in received and slurm.job() is not None:
@@ -119,7 +119,7 @@ def _prepare(config: Mapping[str, Any], folder: RunFolder, job: Job) -> Session:
     if job.resumes is not None:
         found = checkpoint.load_newest([folder.last, folder.previous, folder.best])
     run = build(typed)
-    data = {split: fingerprint(getattr(run.splits, split)) for split in ("train", "val", "test")}
+    data = {split: fingerprint(getattr(run.inputs.splits, split)) for split in ("train", "val", "test")}
     if job.resumes is not None and found is not None:
         check_config(found[0]["config"], config)
         check_data(found[0]["data"], data)

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from dlrun.build import Run, build, choose_device
+from dlrun.build import Run, build
 from dlrun.config import parse
 from dlrun.data.order import shuffled
 from dlrun.errors import UserError
+from dlrun.machine import choose_device
 
 # 1,797 digits: 360 for the test, 144 for validation, 1,293 to train on, in 21 batches of 64 (the last of 13).
 MLP = ("model=mlp", "model.hidden_sizes=[8]")
@@ -64,7 +65,7 @@ def test_a_device_that_isnt_there_is_refused(machine, cuda, asked, available):
 
 
 def sizes(run: Run) -> tuple[int, int, int]:
-    return len(run.parts["train_batches"]), len(run.parts["val_batches"]), len(run.test_batches)
+    return len(run.parts["train_batches"]), len(run.parts["val_batches"]), len(run.inputs.test)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,7 @@ def test_overfitting_sees_the_same_few_batches_as_they_are(built):
     ((validated, targets),) = val.epoch(0)
     assert torch.equal(validated, seen)
     assert torch.equal(targets, torch.cat([targets for _, targets in first]))
-    raw = run.splits.train.fetch(torch.arange(128)).double().permute(0, 3, 1, 2) / 255  # not augmented
+    raw = run.inputs.splits.train.fetch(torch.arange(128)).double().permute(0, 3, 1, 2) / 255  # not augmented
     assert torch.allclose(seen.double(), (raw - run.spec.mean[0]) / run.spec.std[0], atol=1e-6)
     assert targets.ndim == 1  # nor mixed
 
@@ -261,10 +262,11 @@ def test_a_seed_decides_on_everything_and_0_is_one(built, seed):
     other = built(f"seed={seed + 1}")
     assert not torch.equal(weights(other), weights(first))
     assert not torch.equal(next(other.parts["train_batches"].epoch(0))[0], batches[0][0][0])
-    assert torch.equal(other.splits.test.inputs, first.splits.test.inputs)  # of which data.split_seed decides
+    # Of the test split data.split_seed decides.
+    assert torch.equal(other.inputs.splits.test.inputs, first.inputs.splits.test.inputs)
     resplit = built(f"seed={seed}", "data.split_seed=1")
     assert torch.equal(weights(resplit), weights(first))
-    assert not torch.equal(resplit.splits.test.inputs, first.splits.test.inputs)
+    assert not torch.equal(resplit.inputs.splits.test.inputs, first.inputs.splits.test.inputs)
 
 
 COLOURS = ("data=fake", "data.shape=[3,8,8]", "data.size=200")

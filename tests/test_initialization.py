@@ -53,7 +53,7 @@ def test_what_was_taken_from_elsewhere_stays() -> None:
 
 def test_a_run_begins_with_its_own_pictures(compose_config: Callable[..., dict[str, Any]]) -> None:
     run = build(parse(compose_config(*WORDS, *SHORT)))
-    pixels = torch.as_tensor(run.splits.train.inputs).permute(0, 3, 1, 2).float() / 255
+    pixels = torch.as_tensor(run.inputs.splits.train.inputs).permute(0, 3, 1, 2).float() / 255
     mean, std = (torch.tensor(given).view(1, -1, 1, 1) for given in (run.spec.mean, run.spec.std))
     expected = Whitening(1, 2)
     expected.initialize_from((pixels - mean) / std)

@@ -9,13 +9,13 @@ PACKAGE = Path(__file__).resolve().parent.parent / "dlrun"
 FLOORS = [
     set(names.split())
     for names in (
-        "allocator atomic barriers conffolder distributed eager errors garbage locks plugins registry signals slurm"
-        " spec",
+        "allocator atomic barriers conffolder distributed eager errors garbage locks machine plugins registry signals"
+        " slurm spec",
         "data ema faults freezing fused models muon optim precision progress rounding schedules tally tasks"
         " together tta",
         "checkpoint compiling evaluator gradients initialization profiler runfolder tracking transfer weights writer",
         "trainer",
-        "build config",
+        "build config inputs",
         "commands extension messages restoration testing train",
         "__main__ cli compose launch resume",
     )
@@ -41,6 +41,10 @@ WITHIN = {
     ("writer", "checkpoint"),
     ("writer", "runfolder"),
     ("build", "config"),
+    ("build", "inputs"),
+    ("inputs", "config"),
+    ("machine", "allocator"),
+    ("machine", "errors"),
     ("train", "restoration"),
     ("train", "extension"),
     ("train", "testing"),

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from dlrun.build import build_model, build_source, example, seed_everything
+from dlrun.build import build_model, example
 from dlrun.config import parse
 from dlrun.errors import UserError
+from dlrun.inputs import build_source
+from dlrun.machine import seed_everything
 from dlrun.plugins import load_plugins
 from dlrun.registry import REGISTRIES, check_options
 from dlrun.spec import DataSpec
