@@ -19,10 +19,10 @@ from dlrun.ema import EMA
 from dlrun.errors import UserError, choices
 from dlrun.evaluator import Evaluator
 from dlrun.freezing import Freezing
+from dlrun.groups import L1, set_biases
 from dlrun.initialization import initialize_from_data
 from dlrun.inputs import Inputs, build_inputs, build_source
 from dlrun.machine import seed_everything, settle
-from dlrun.optim import L1, set_biases
 from dlrun.precision import Precision
 from dlrun.profiler import Unwatched
 from dlrun.progress import Limits

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlrun.optim import L1
+from dlrun.groups import L1
 from dlrun.precision import Precision
 from dlrun.tasks import Classification
 

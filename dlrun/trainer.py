@@ -22,7 +22,7 @@ from dlrun.evaluator import Evaluator, Stopped
 from dlrun.faults import Mark, NonFinite, free_memory, out_of_memory
 from dlrun.freezing import Freezing
 from dlrun.gradients import Gradients
-from dlrun.optim import L1
+from dlrun.groups import L1
 from dlrun.precision import Precision
 from dlrun.profiler import Unwatched
 from dlrun.progress import Limits, Progress

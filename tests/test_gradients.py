@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from dlrun.gradients import Gradients
-from dlrun.optim import L1
+from dlrun.groups import L1
 from dlrun.profiler import Unwatched
 from dlrun.registry import precisions, tasks
 from dlrun.spec import DataSpec

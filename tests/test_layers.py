@@ -11,7 +11,7 @@ FLOORS = [
     for names in (
         "allocator atomic barriers conffolder distributed eager errors garbage locks machine plugins registry signals"
         " slurm spec",
-        "data ema faults freezing fused models muon optim precision progress rounding schedules tally tasks"
+        "data ema faults freezing fused groups models muon optim precision progress rounding schedules tally tasks"
         " together tta",
         "checkpoint compiling evaluator gradients initialization profiler runfolder tracking transfer weights writer",
         "trainer",
@@ -28,6 +28,7 @@ WITHIN = {
     ("distributed", "errors"),
     ("locks", "errors"),
     ("optim", "fused"),
+    ("optim", "groups"),
     ("optim", "muon"),
     ("optim", "together"),
     ("precision", "rounding"),

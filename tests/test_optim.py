@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dlrun.ema import EMA
 from dlrun.errors import UserError
-from dlrun.optim import L1, parameter_groups, set_biases
+from dlrun.groups import L1, parameter_groups, set_biases
 from dlrun.registry import models, optimizers
 from dlrun.spec import DataSpec
 

@@ -22,7 +22,7 @@ from dlrun.data.source import ArraySplit
 from dlrun.ema import EMA
 from dlrun.errors import UserError
 from dlrun.evaluator import Evaluator
-from dlrun.optim import L1
+from dlrun.groups import L1
 from dlrun.profiler import Unwatched
 from dlrun.progress import Limits, Progress
 from dlrun.registry import precisions, schedules, tasks
