@@ -28,7 +28,7 @@ from dlrun.registry import (
 )
 
 NAMES = {
-    "model": "cnn lstm mlp perceptron rnn timm torchvision transformer",
+    "model": "cnn lstm mlp perceptron rnn speednet timm torchvision transformer",
     "data": "blobs breast_cancer cifar10 cifar100 digits fake fashion_mnist image_folder mnist pydocs text_csv",
     "task": "classification",
     "optimizer": "adadelta adafactor adagrad adam adamw muon nadam radam rmsprop sgd",
@@ -233,7 +233,7 @@ def test_listing_imports_nothing_heavy_and_lists_what_is_registered():
     assert heavy == []
     assert {kind: " ".join(names) for kind, names in found.items()} == NAMES
     assert {kind: len(names) for kind, names in found.items()} == {
-        "model": 8,
+        "model": 9,
         "data": 11,
         "task": 1,
         "optimizer": 10,
