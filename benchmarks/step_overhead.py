@@ -53,8 +53,7 @@ def main() -> None:
         cases["usual loop"] = usual(*subject(), loader)
         if args.lightning:
             for name, quiet in (("Lightning, all off", True), ("Lightning, defaults", False)):
-                model, optimizer = subject()
-                cases[name] = lightning(model, lambda optimizer=optimizer: optimizer, loader, path, quiet)
+                cases[name] = lightning(subject()[0], (inputs, targets), BATCH, args.threads, path, quiet)
         torch.set_num_threads(args.threads)
         steps = dict.fromkeys(cases, STEPS) | {name: run.per_epoch for name, run in runs.items()}
         steps |= {f"{name}, whole epochs": run.per_epoch for name, run in runs.items()}

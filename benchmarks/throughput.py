@@ -50,12 +50,12 @@ def cases(name: str, threads: int, folder: str) -> tuple[Dlrun, dict[str, Callab
     ready = prepare(inputs).contiguous() if image else inputs.long()
     loader = DataLoader(TensorDataset(ready, targets), batch, shuffle=True)
     plain, last = torch.contiguous_format, torch.channels_last if name == "cnn" else torch.contiguous_format
-    tuned, bare, common = subject(True, last), subject(True, last), subject(False, plain)
+    bare, common = subject(True, last), subject(False, plain)
     made: dict[str, Callable[[], float]] = {
         "dlrun": run.epoch,
         "bare": indexing(*bare, (inputs, targets), batch, prepare if image else Tensor.long),
         "usual": usual(*common, loader),
-        "Lightning": lightning(tuned[0], lambda: tuned[1], loader, folder, quiet=True),
+        "Lightning": lightning(subject(True, last)[0], (ready, targets), batch, threads, folder, quiet=True),
     }
     samples: dict[str, int] = dict.fromkeys(made, size) | {"dlrun": run.trainer.train_batches.samples(0, run.per_epoch)}
     return run, made, samples
