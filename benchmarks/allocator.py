@@ -7,7 +7,7 @@
 
 Each measurement is a process of its own, in turn; the peak is that of the whole process, Python and torch included.
 
-    python benchmarks/allocator.py [--rounds 5] [--seconds 4] [--models mlp cnn]
+    python benchmarks/allocator.py [--rounds 3] [--seconds 2.5] [--models mlp cnn]
 """
 
 from __future__ import annotations
@@ -88,9 +88,9 @@ def child(name: str, setting: str, seconds: float, threads: int) -> None:
 
 
 def main() -> None:
-    words = arguments(__doc__, rounds=5)
-    words.add_argument("--seconds", type=float, default=4.0, help="of training in each process")
-    words.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
+    words = arguments(__doc__, rounds=3)
+    words.add_argument("--seconds", type=float, default=2.5, help="of training in each process")
+    words.add_argument("--models", nargs="+", choices=MODELS, default=["mlp", "cnn"])
     words.add_argument("--child", nargs=2, metavar=("MODEL", "SETTING"), help="one measurement, in this process")
     args = words.parse_args()
     if args.child:

@@ -30,8 +30,8 @@ def main() -> None:
         if process.returncode or not lines:
             failed.append(name)
         results += [(name, json.loads(line), time.monotonic() - began) for line in lines]
-    if len(names) > 1:
-        (HERE / "RESULTS.md").write_text(page(results))
+        if len(names) > 1:
+            (HERE / "RESULTS.md").write_text(page(results))
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 
