@@ -24,7 +24,7 @@ import yaml
 from measure import arguments, interleaved, ratio, report
 from PIL import Image
 
-from dlrun.config import conf_folder
+from dlrun.conffolder import conf_folder
 from dlrun.data.augment import Augment
 from dlrun.data.image_folder import image_folder
 from dlrun.data.prepare import preparation

@@ -1,4 +1,4 @@
-"""Pictures of 32×32, augmented and normalised: dlrun's way against the usual one, on one core.
+"""How fast are 32×32 pictures augmented and normalised? dlrun's way against the usual one, on one core.
 
 The usual way is what albumentations' documentation shows: a Dataset that calls `Compose([…, Normalize, ToTensorV2])`
 for each sample, and torch's DataLoader (no workers) that collates them. dlrun's is what its trainer iterates over.
