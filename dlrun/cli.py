@@ -35,8 +35,9 @@ Going on (dlrun resume run=DIR):
   trainer.max_epochs= max_steps= max_time= patience=            longer; max_time counts all parts of a run together
   scheduler.total_steps=                                        what a longer run means for the learning rate
   trainer.checkpoint_every= checkpoint_every_n_steps= log_every_n_steps= on_nonfinite= max_rollbacks= on_oom=
-  trainer.num_threads= profile= enable_progress_bar=  data.root= data.file= data.num_workers=  device=  tracking=none
-  tracking.wandb.mode=…  tags=  notes=  plugins=[…]             (all else would make it another run: init_from=DIR)
+  trainer.num_threads= profile= enable_progress_bar=  data.root= data.file= data.num_workers= data.cache=
+  device=  tracking=none  tracking.wandb.mode=…  tags=  notes=  plugins=[…]
+                                                                (all else would make it another run: init_from=DIR)
 
 Flags:
   -m, --multirun                    run a job for each combination of comma-separated values

@@ -30,6 +30,7 @@ class _Direct(Eager):
         """One step; raises what torch's own raises."""
         gradients = None if closure is not None else self._gradients()
         if gradients is None:
+            self._begin()
             return super().step(closure)
         for group, (parameters, *states), grads in zip(self.param_groups, self.lists or [], gradients, strict=True):
             self._kernel(group, parameters, grads, *states)
@@ -37,6 +38,9 @@ class _Direct(Eager):
 
     # torch would wrap it otherwise, for hooks that nobody has registered.
     step.hooked = True  # type: ignore[attr-defined]
+
+    def _begin(self) -> None:
+        """Before a step of torch's own: make the state that torch wouldn't make well."""
 
     def _gradients(self) -> list[list[Tensor]] | None:
         """All gradients by group, or None if this step isn't a plain one."""
@@ -119,6 +123,14 @@ class FusedSGD(_Direct, SGD):
     """SGD with momentum; without it there is no state to collect, and the step is torch's."""
 
     state_names = ("momentum_buffer",)
+
+    def _begin(self) -> None:
+        # Momentum from zero: the first step is the same. torch leaves the buffer as it finds the memory where gradient
+        # scaling skips that step, and fails on a parameter that has its first gradient later than others.
+        for group in self.param_groups:
+            for parameter in group["params"] if group["momentum"] else ():
+                if parameter.grad is not None and self.state[parameter].get("momentum_buffer") is None:
+                    self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
     def _kernel(
         self, group: dict[str, Any], parameters: list[Tensor], grads: list[Tensor], momentum: list[Tensor]

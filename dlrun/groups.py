@@ -71,4 +71,6 @@ class L1:
     def add_gradient(self) -> None:
         parameters = [p for p in self.parameters if p.grad is not None]
         gradients = [p.grad for p in parameters]
+        if not parameters:  # all of them frozen, for now
+            return
         torch._foreach_add_(gradients, torch._foreach_sign(parameters), alpha=self.weight)  # type: ignore[arg-type]

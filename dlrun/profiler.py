@@ -44,10 +44,10 @@ class Profiler(Unwatched):
     that of.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, device: torch.device):
         self.folder = folder
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # its library tells of itself on the terminal otherwise
-        cuda = torch.cuda.is_available()
+        cuda = device.type == "cuda"
         self.profile = profile(
             activities=[ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if cuda else []),
             schedule=schedule(wait=WAIT, warmup=WARMUP, active=ACTIVE, repeat=1),
@@ -111,5 +111,5 @@ class Profiler(Unwatched):
     def _write_trace(self, recorded: profile) -> None:
         self.folder.mkdir(exist_ok=True)
         recorded.export_chrome_trace(str(self.folder / "trace.json"))
-        order = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+        order = "self_cuda_time_total" if self.cuda else "self_cpu_time_total"
         self.operations = recorded.key_averages().table(sort_by=order, row_limit=20)

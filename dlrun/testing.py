@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from dlrun import checkpoint
 from dlrun.build import Run
 from dlrun.errors import TrainingError
@@ -22,7 +24,7 @@ def evaluate_best(trainer: Trainer, run: Run, folder: RunFolder) -> dict[str, fl
         if trainer.out_of_time():
             return None
         raise TrainingError(f"{run.limits.monitor} was never a number: there is no best checkpoint to test")
-    state = checkpoint.load(folder.best, run.device)
+    state = checkpoint.load(folder.best, torch.device("cpu"))  # its optimizer needs no room on the device
     if state["progress"]["epoch"] != best["epoch"]:
         raise TrainingError(f"{folder.best} isn't of epoch {best['epoch']}, the best one: it couldn't be saved")
     trainer.load_weights(state)

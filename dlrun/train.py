@@ -131,7 +131,10 @@ def _prepare(config: Mapping[str, Any], folder: RunFolder, job: Job) -> Session:
     constant = {"config": dict(config), "spec": run.spec.plain()}
     writer = CheckpointWriter(folder, constant | {"run_id": job.run_id, "data": data, "machine": machine})
     trainer = run.trainer(
-        trackers, terminal, writer, Profiler(folder.path / "bench") if typed.trainer.profile else Unwatched()
+        trackers,
+        terminal,
+        writer,
+        Profiler(folder.path / "bench", run.device) if typed.trainer.profile else Unwatched(),
     )
     if run.transfer is not None and found is None:
         log.info("%s", run.transfer)
@@ -179,8 +182,10 @@ def _fit_and_test(session: Session, folder: RunFolder, received: Sequence[Signal
     trainer = session.trainer
     outcome: dict[str, Any] = {"status": "failed", "error": None, "exit_code": 1}
     try:
-        status = trainer.fit()
-        trainer.profiler.finish()
+        try:
+            status = trainer.fit()
+        finally:
+            trainer.profiler.finish()
         session.writer.close()  # the best checkpoint is on disk
         if not received:
             outcome |= {"status": status, "exit_code": 0, "test": evaluate_best(trainer, session.run, folder)}

@@ -180,8 +180,17 @@ class Trainer:
     def _next(self, coming: Iterator[Batch]) -> Batch | None:
         """The next batch, and how long it was waited for."""
         asked = time.monotonic()
-        with self.profiler.phase("data"):
-            batch = next(coming, None)
+        try:
+            with self.profiler.phase("data"):
+                batch = next(coming, None)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            size = self.train_batches.batch_size
+            raise TrainingError(
+                f"out of memory in preparing a batch of {size} samples at step {self.progress.step + 1}; "
+                "try a smaller data.batch_size with more trainer.accumulate_grad_batches"
+            ) from error
         self.progress.data_seconds += time.monotonic() - asked
         return batch
 

@@ -257,6 +257,11 @@ def test_debug_presets(preset: str, dlrun: CommandLine) -> None:
     if preset == "profile":
         events = json.loads((dlrun.runs()[-1] / "bench/trace.json").read_text())["traceEvents"]
         assert any("aten::addmm" in event.get("name", "") for event in events)
+        table = (dlrun.runs()[-1] / "bench/profile.txt").read_text().splitlines()[1:8]
+        calls = {line.split()[0]: int(line.split()[3]) for line in table}
+        names = ["data", "forward", "backward", "optimizer", "logging", "evaluation", "checkpoint"]
+        assert list(calls) == names
+        assert all(number > 0 for number in calls.values()), calls
 
 
 def test_hydras_own_flags_work(dlrun: CommandLine) -> None:

@@ -245,3 +245,20 @@ def test_no_compiler_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     assert done.returncode == 2, done.stderr
     assert "dlrun: trainer.compile: there is no working C++ compiler; install one, such as g++; go w" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_speednet_has_the_same_gradients_compiled_in_bf16():
+    """Autocast computes once more in the backward pass, and not to the bit: a maximum must not be looked for by value."""
+    spec = DataSpec("image", (3, 32, 32), tuple("0123456789"), (0.5,) * 3, (0.25,) * 3)
+    torch.manual_seed(0)
+    net = models.build("speednet", {"widths": [16, 32, 32]}, spec)
+    inputs, targets = torch.randn(16, 3, 32, 32), torch.randint(10, (16,))
+    norms = []
+    for called in (net, torch.compile(net)):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = torch.nn.functional.cross_entropy(called(inputs), targets)
+        loss.backward()
+        norms.append([p.grad.norm().item() for p in net.parameters() if p.grad is not None])
+        net.zero_grad()
+    assert norms[1] == pytest.approx(norms[0], rel=0.1)

@@ -103,6 +103,37 @@ def test_gradient_scaling_goes_torchs_way() -> None:
     assert same(list(ours.state_dict().values()), list(theirs.state_dict().values()))
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_sgd_after_a_first_step_that_scaling_skips(momentum: float) -> None:
+    """Where torch's own fused SGD goes on with momentum from memory as it finds it; against its plain loop."""
+    ours, theirs = net(), net()
+    mine = FusedSGD(groups(ours), lr=1e-2, momentum=momentum, fused=True)
+    reference = SGD(groups(theirs), lr=1e-2, momentum=momentum, foreach=False)
+    scalers = [torch.amp.GradScaler("cpu", init_scale=8.0) for _ in range(2)]
+    waste = [torch.full_like(p, 1e30) for p in ours.parameters() for _ in range(50)]
+    del waste  # so that it is found again
+    for step in range(4):
+        for model, optimizer, scaler in zip((ours, theirs), (mine, reference), scalers, strict=True):
+            optimizer.zero_grad()
+            torch.manual_seed(step)
+            loss = model(torch.randn(16, 6)).square().sum()
+            scaler.scale(loss * (torch.inf if step == 0 else 1.0)).backward()
+            scaler.step(optimizer)
+            scaler.update()
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+
+
+def test_sgd_with_a_parameter_that_comes_later() -> None:
+    ours, theirs = net(), net()
+    mine = FusedSGD(groups(ours), lr=1e-2, momentum=0.9, nesterov=True, fused=True)
+    reference = SGD(groups(theirs), lr=1e-2, momentum=0.9, nesterov=True, foreach=False)
+    for step in range(5):
+        for model, optimizer in ((ours, mine), (theirs, reference)):
+            gradients(model, step, without=2 if step < 2 else None)
+            optimizer.step()
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+
+
 def test_a_closure_and_mixed_types_go_torchs_way() -> None:
     ours, theirs = net(), net()
     for model in (ours, theirs):

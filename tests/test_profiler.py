@@ -5,9 +5,11 @@ import re
 import time
 
 import pytest
+import torch
 
 from dlrun.profiler import ACTIVE, PHASES, WAIT, WARMUP, Profiler, Unwatched
 
+CPU = torch.device("cpu")
 TRACED = WAIT + WARMUP + ACTIVE
 
 
@@ -21,7 +23,7 @@ def steps(profiler: Profiler, number: int) -> None:
 
 
 def test_phases_are_those_of_the_steps_after_the_trace(tmp_path, caplog):
-    profiler = Profiler(tmp_path / "bench")
+    profiler = Profiler(tmp_path / "bench", CPU)
     steps(profiler, TRACED)
     assert profiler.operations is not None
     assert sum(profiler.calls.values()) == 0
@@ -52,13 +54,13 @@ def test_phases_are_those_of_the_steps_after_the_trace(tmp_path, caplog):
 
 
 def test_too_few_steps_are_said(tmp_path, caplog):
-    profiler = Profiler(tmp_path / "bench")
+    profiler = Profiler(tmp_path / "bench", CPU)
     steps(profiler, WAIT)
     profiler.finish()
     assert f"it needs {TRACED} optimizer steps" in caplog.text
     assert not (tmp_path / "bench").exists()
     for number in (TRACED - 1, TRACED):
-        short = Profiler(tmp_path / str(number))
+        short = Profiler(tmp_path / str(number), CPU)
         steps(short, number)
         short.finish()
         assert (tmp_path / str(number) / "profile.txt").read_text().startswith("phases: none")

@@ -462,6 +462,23 @@ class Calls(Unwatched):
         self.then(self.steps)
 
 
+def test_the_share_of_time_spent_waiting_for_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock of its own: a batch takes 3 seconds to fetch, and a step 1."""
+    now = [0.0]
+
+    class Slow(ArraySplit):
+        def fetch(self, indices: Tensor) -> Tensor:
+            now[0] += 3.0
+            return super().fetch(indices)
+
+    monkeypatch.setattr("dlrun.trainer.time.monotonic", lambda: now[0])
+    trainer, recorder = build(small_net(), 2 * PER_EPOCH, train=Slow(TRAIN.inputs, TRAIN.targets))
+    trainer.profiler = Calls(lambda step: now.__setitem__(0, now[0] + 1.0))
+    assert trainer.fit() == "finished"
+    assert [row["data_wait"] for row in recorder.rows] == [0.75, 0.75]
+    assert [row["samples_per_second"] for row in recorder.rows] == [N / (4 * PER_EPOCH)] * 2
+
+
 @pytest.mark.parametrize("stop_at", [1, 3, 4, 6])
 def test_a_stopped_training_goes_on_as_if_it_had_not_been(stop_at: int) -> None:
     reference = small_net()

@@ -38,25 +38,26 @@ def arriving(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
             yield inputs.to(device), targets.to(device)
         return
     stream, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
-    ahead: Batch | None = None
+    ahead: tuple[Batch, torch.cuda.Event] | None = None
     for batch in batches:
         with torch.cuda.stream(stream):
             # From pageable memory the copy would wait for the device, and the training with it.
             copied = tuple(t if t.is_cuda else _pinned(t).to(device, non_blocking=True) for t in batch)
+        there = stream.record_event()
         if ahead is not None:
-            yield _received(ahead, stream, current)
-        ahead = copied  # type: ignore[assignment]
+            yield _received(*ahead, current)
+        ahead = copied, there  # type: ignore[assignment]
     if ahead is not None:
-        yield _received(ahead, stream, current)
+        yield _received(*ahead, current)
 
 
 def _pinned(tensor: Tensor) -> Tensor:
     return tensor if tensor.is_pinned() else tensor.pin_memory()
 
 
-def _received(batch: Batch, stream: torch.cuda.Stream, current: torch.cuda.Stream) -> Batch:
-    """The work to come waits for the copy, and its memory isn't given away before that work is done."""
-    current.wait_stream(stream)
+def _received(batch: Batch, there: torch.cuda.Event, current: torch.cuda.Stream) -> Batch:
+    """The work to come waits for this copy, not for the next; its memory isn't given away before that work is done."""
+    current.wait_event(there)
     for tensor in batch:
         tensor.record_stream(current)
     return batch

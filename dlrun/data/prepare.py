@@ -59,7 +59,10 @@ class Mix:
         cut = self.cutmix > 0 and (self.mixup == 0 or random.random() < 0.5)
         alpha = self.cutmix if cut else self.mixup
         share = float(random.beta(alpha, alpha))
-        other = torch.from_numpy(random.permutation(len(inputs))).to(inputs.device)
+        other = torch.from_numpy(random.permutation(len(inputs)))
+        if inputs.is_cuda:  # from pageable memory the copy would wait for the device
+            other = other.pin_memory()
+        other = other.to(inputs.device, non_blocking=True)
         if cut:
             inputs, share = self._paste(inputs, inputs[other], share, random)
         else:

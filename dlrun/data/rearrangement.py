@@ -166,7 +166,8 @@ class Rearrangement:
         rows, columns = (part if len(part) == 1 else part[changed] for part in (rows, columns))
         order = np.arange(count)
         order[changed] = np.arange(count, count + len(changed))
-        if not _changed(rows, height).any() and (columns == np.arange(width)[::-1]).all():
+        mirrored = columns.shape[1] == width and (columns == np.arange(width)[::-1]).all()
+        if mirrored and not _changed(rows, height).any():
             return [order, changed]  # mirrored and nothing else: there is a faster way
         drawn = [order, changed[:, None] * (height * width) + np.maximum(rows, 0) * width, np.maximum(columns, 0)]
         if (rows == OUTSIDE).any() or (columns == OUTSIDE).any():

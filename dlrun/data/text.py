@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from annotated_types import Ge
 
+from dlrun.data import columns, source, stratified, tokens
 from dlrun.data import pydocs as docstrings
-from dlrun.data import source, tokens
 from dlrun.data.columns import read_columns
 from dlrun.data.pydocs import paragraphs
 from dlrun.data.source import ArraySplit, DataOptions, Source, Splits, TokenSplit, check_classes
@@ -134,11 +134,11 @@ def _tokenised(
 def _makers() -> dict[str, str]:
     """Whoever has a part in what becomes of a text, by version; our own part by its source."""
     ours = hashlib.blake2b(digest_size=16)
-    for module in (__name__, read_columns.__module__, docstrings.__name__, source.__name__, tokens.__name__):
-        ours.update(Path(str(sys.modules[module].__file__)).read_bytes())
+    for module in (sys.modules[__name__], columns, docstrings, source, stratified, tokens):
+        ours.update(Path(str(module.__file__)).read_bytes())
     return {
         "dlrun": ours.hexdigest(),
         "python": sys.version,
         "numpy": np.__version__,
-        **{name: version(name) for name in ("tokenizers", "scikit-learn")},
+        "tokenizers": version("tokenizers"),
     }

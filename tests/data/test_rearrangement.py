@@ -56,6 +56,24 @@ def exactly(chain, images=IMAGES):
         assert np.array_equal(picture, image)
 
 
+@pytest.mark.parametrize("axis", [1, 2])
+def test_one_side_changes_alone(axis):
+    """With something in between that isn't a rearrangement, so that there are pictures of another size for a while."""
+    padding = [0, 3] if axis == 1 else [3, 0]
+    ours = TensorAugment([{"Pad": {"padding": padding}}, {"CoarseDropout": {"p": 0}}, BACK], 5, (9, 13, 3), CPU, keep)
+    padded = np.pad(IMAGES, [(0, 0), *((3, 3) if side == axis else (0, 0) for side in (1, 2)), (0, 0)])
+    begins = set()
+    for whole, picture in zip(padded, ours(torch.from_numpy(IMAGES), 0, 0).numpy(), strict=True):
+        windows = [np.take(whole, range(first, first + IMAGES.shape[axis]), axis=axis - 1) for first in range(7)]
+        (begin,) = (first for first, window in enumerate(windows) if np.array_equal(window, picture))
+        begins.add(begin)
+    assert begins == set(range(7))
+
+
+def keep(images: torch.Tensor) -> torch.Tensor:
+    return images.float()
+
+
 def test_crops_begin_everywhere_alike():
     chain = [{"Pad": {"padding": 2}}, BACK]
     ours = TensorAugment(chain, 0, (9, 13, 1), CPU, torch.Tensor.float)

@@ -218,7 +218,9 @@ def test_what_it_cant_honour_is_refused(transform, message):
 
 def test_the_recipe_is_the_standard_one():
     recipe: Any = OmegaConf.to_container(OmegaConf.load(CONF / "tensor.yaml"))
-    assert recipe == {"transforms": STANDARD, "backend": "tensor", "mixup": 0.0, "cutmix": 0.0}
+    assert recipe == {"defaults": ["standard"], "backend": "tensor"}
+    standard: Any = OmegaConf.to_container(OmegaConf.load(CONF / "standard.yaml"))
+    assert standard["transforms"] == STANDARD
 
 
 def test_alternating_needs_to_know_the_samples():
