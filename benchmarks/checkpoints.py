@@ -1,13 +1,18 @@
 """What do checkpoints cost? A state of 100 MB saved every 20 steps, against never saving.
 
-python benchmarks/checkpoints.py [--threads 1] [--rounds 9] [--folder DIR]
+    python benchmarks/checkpoints.py [--threads 1] [--rounds 9] [--folder DIR]
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 import statistics
 import tempfile
 import time
+import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +20,9 @@ from typing import Any
 
 import torch
 from measure import arguments, interleaved, ratio, report
+from subjects import Elsewhere
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from dlrun.data.loader import Batches
 from dlrun.data.source import ArraySplit
@@ -82,6 +89,69 @@ def epoch(one: Trainer) -> float:
     return time.perf_counter() - began
 
 
+def bare(folder: Path, saves: bool) -> Callable[[], float]:
+    """The loop that most people write, which saves by `torch.save`."""
+    one = trainer(Nowhere())
+    model, optimizer, split = one.weights, one.optimizer, one.train_batches.split
+
+    def epoch() -> float:
+        began = time.perf_counter()
+        for step, chosen in enumerate(torch.randperm(BATCH * STEPS).split(BATCH), 1):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(split.inputs[chosen]), split.targets[chosen]).backward()  # type: ignore[attr-defined]
+            optimizer.step()
+            if saves and step % EVERY == 0:
+                torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, folder / "bare.pt")
+        return time.perf_counter() - began
+
+    return epoch
+
+
+def lightning(folder: str, threads: int, every: int | None) -> Callable[[], float]:
+    """Lightning with nothing but its ModelCheckpoint."""
+    import lightning as L
+    from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+
+    torch.set_num_threads(threads)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    one = trainer(Nowhere())
+    split = one.train_batches.split
+    loader = DataLoader(TensorDataset(split.inputs, split.targets), BATCH, shuffle=True)  # type: ignore[attr-defined]
+
+    class Module(L.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = one.weights
+
+        def training_step(self, batch: Any, index: int) -> Any:
+            return nn.functional.cross_entropy(self.model(batch[0]), batch[1])
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.AdamW(self.parameters(), lr=1e-4, fused=True)
+
+    class Clock(Callback):
+        def on_train_epoch_start(self, *_: Any) -> None:
+            self.began = time.perf_counter()
+
+        def on_train_epoch_end(self, *_: Any) -> None:
+            self.seconds = time.perf_counter() - self.began
+
+    module, off = Module(), dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
+
+    def epoch() -> float:
+        clock = Clock()
+        keep = [ModelCheckpoint(folder, every_n_train_steps=every, save_on_train_epoch_end=False)] if every else []
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            runner = L.Trainer(
+                max_epochs=1, accelerator="cpu", callbacks=[clock, *keep], enable_checkpointing=bool(keep), **off
+            )
+            runner.fit(module, loader)
+        return clock.seconds
+
+    return epoch
+
+
 def main() -> None:
     words = arguments(__doc__)
     words.add_argument("--folder", type=Path, help="where checkpoints go; a temporary folder if not given")
@@ -92,16 +162,25 @@ def main() -> None:
         folder.checkpoints.mkdir()
         writer = CheckpointWriter(folder, {"config": {}, "spec": {}, "run_id": None, "data": None, "machine": None})
         saving, never = trainer(writer), trainer(Nowhere())
-        seconds = interleaved({"never": lambda: epoch(never), "saving": lambda: epoch(saving)}, args.rounds)
+        cases: dict[str, Callable[[], float]] = {
+            "dlrun": lambda: epoch(never),
+            "dlrun, saving": lambda: epoch(saving),
+            "bare loop": bare(Path(path), saves=False),
+            "bare loop, saving": bare(Path(path), saves=True),
+            "Lightning": Elsewhere(lightning, path, args.threads, None),
+            "Lightning, saving": Elsewhere(lightning, path, args.threads, EVERY),
+        }
+        seconds = interleaved(cases, args.rounds)
         error = writer.close()
         size = folder.last.stat().st_size
     if error is not None:
         raise error
-    rows = [
-        (name, statistics.median(taken), min(taken), max(taken), ratio(seconds, name, "never"))
-        for name, taken in seconds.items()
-    ]
-    header = ("", "seconds an epoch", "min", "max", "ratio")
+    rows = []
+    for name, taken in seconds.items():
+        without = name.partition(",")[0]
+        stall = statistics.median(a - b for a, b in zip(taken, seconds[without], strict=True)) / (STEPS / EVERY)
+        rows.append((name, statistics.median(taken), ratio(seconds, name, without), 1000 * stall))
+    header = ("", "seconds an epoch", "to never saving", "ms a save")
     report("checkpoints", header, rows, state_mb=round(size / 1e6, 1), steps=STEPS, every=EVERY)
 
 

@@ -249,7 +249,7 @@ def test_no_compiler_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_speednet_has_the_same_gradients_compiled_in_bf16():
-    """Autocast computes once more in the backward pass, and not to the bit: a maximum must not be looked for by value."""
+    """The backward pass computes some of it again, and not to the bit: a maximum must not be looked for by value."""
     spec = DataSpec("image", (3, 32, 32), tuple("0123456789"), (0.5,) * 3, (0.25,) * 3)
     torch.manual_seed(0)
     net = models.build("speednet", {"widths": [16, 32, 32]}, spec)
