@@ -115,7 +115,7 @@ def main() -> None:
             peak = last["peak"] / memory[name, "system"]["peak"]
             rows.append((f"{name}, {setting}", faster, 1000 * statistics.median(taken[setting]), last["faults"], peak))
     header = ("model, setting", "times as fast", "ms/step", "page faults/step", "peak memory, times")
-    report("allocator", header, rows, rounds=args.rounds)
+    report("allocator", header, rows, rounds=args.rounds, threads=args.threads)
 
 
 if __name__ == "__main__":

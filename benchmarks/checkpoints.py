@@ -1,6 +1,6 @@
 """What do checkpoints cost? A state of 100 MB saved every 20 steps, against never saving.
 
-    python benchmarks/checkpoints.py [--threads 1] [--rounds 9] [--folder DIR]
+python benchmarks/checkpoints.py [--threads 1] [--rounds 9] [--folder DIR]
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ def main() -> None:
     rows: list[tuple[Any, ...]] = []
     for name, taken in peaks.items():
         rows.append((name, statistics.median(taken), statistics.median(taken) - statistics.median(peaks["bare loop"])))
-    facts: dict[str, Any] = {"state_mb": 99}
+    facts: dict[str, Any] = {"state_mb": 99, "threads": args.threads}
     if sys.platform == "linux":
         early, late = growth(args.threads)
         rows.append((f"dlrun, tiny net, after {GROWTH // 10:,} steps", early, None))

@@ -53,7 +53,7 @@ def page(results: list[tuple[str, dict[str, Any], float]]) -> str:
         lines += [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
         lines += [f"| {' | '.join(shown(value) for value in row.values())} |" for row in result["rows"]]
         facts = {key: value for key, value in result.items() if key not in ("benchmark", "rows", "machine")}
-        facts["threads"] = result["machine"]["threads"]
+        facts.setdefault("threads", result["machine"]["threads"])
         told = ", ".join(f"{key} {shown(value)}" for key, value in facts.items())
         lines += ["", f"{told}; took {seconds:.0f} s", ""]
     return "\n".join(lines)

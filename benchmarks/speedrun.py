@@ -133,6 +133,7 @@ def main() -> None:
         rows.append((case, rate, ratio(per_sample, "bare", case), None if smoke else rate / record))
     rows.append((f"record, A100 ({source})", record, None, 1.0))
     loops = "tiny, says nothing about speed" if smoke else "full size"
+    print(f"sizes: {loops}; «of bare» is the median over the rounds, not the quotient of the medians")
     report("speedrun", ("loop", "images/s", "of bare", "of the record"), rows, recipe=args.recipe, sizes=loops)
 
 

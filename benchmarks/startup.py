@@ -176,7 +176,7 @@ def main() -> None:
 
     torch.set_num_threads(args.threads)
     header = ("command", "seconds", "of CPU", "ratio to its reference", "seconds more")
-    report("startup", header, rows, rounds=args.rounds)
+    report("startup", header, rows, rounds=args.rounds, threads=args.threads)
 
 
 if __name__ == "__main__":

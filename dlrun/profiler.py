@@ -87,9 +87,9 @@ class Profiler(Unwatched):
         if self.operations is None:
             self.profile.stop()  # writes what it has so far
         if self.operations is None:
-            log.warning("trainer.profile: nothing was recorded; it needs %d optimizer steps", WAIT + WARMUP + ACTIVE)
+            log.warning("trainer.profile: nothing was recorded; it needs more than %d optimizer steps", WAIT + WARMUP)
             return
-        table = "phases: none, since the training ended with the trace; a longer trainer.max_steps has them"
+        table = "phases: none, since the training ended with the trace; a longer training has them"
         if self.steps:
             table = self.table(time.perf_counter() - self.began)
         with atomic_write(self.folder / "profile.txt") as file:
