@@ -261,4 +261,4 @@ def test_speednet_has_the_same_gradients_compiled_in_bf16():
         loss.backward()
         norms.append([p.grad.norm().item() for p in net.parameters() if p.grad is not None])
         net.zero_grad()
-    assert norms[1] == pytest.approx(norms[0], rel=0.1)
+    assert norms[1] == pytest.approx(norms[0], rel=0.1, abs=0.005)  # bf16 has 8 bits
