@@ -24,6 +24,7 @@ import numpy as np
 import PIL
 import torch
 
+from dlrun.data.caches import cache_folder
 from dlrun.data.decode import opencv
 from dlrun.data.memory import available_memory
 from dlrun.errors import UserError
@@ -118,7 +119,7 @@ def picture_cache(
 ) -> PictureCache:
     """A cache for the pictures `paths` of `folder`, decoded to `size` (height, width).
 
-    On disk, it is a file in `cache_folder()` that is named after the folder and the size; what an earlier run left in
+    On disk, it is a file in `cache_folder` that is named after the folder and the size; what an earlier run left in
     it is found again. Raises UserError if it can't be made.
     """
     if kind == "ram" and not hasattr(os, "memfd_create"):
@@ -133,7 +134,7 @@ def picture_cache(
     if kind == "disk":
         home = folder.resolve()
         name = re.sub(r"[^\w.-]", "_", f"{home.parent.name}-{home.name}-{size[0]}x{size[1]}")
-        path = cache_folder() / f"{name}-{_digest(os.fsencode(home), maker).hex()}.pixels"
+        path = cache_folder("pictures") / f"{name}-{_digest(os.fsencode(home), maker).hex()}.pixels"
     file = CacheFile(path, length * len(paths))
     return PictureCache(file, np.arange(len(paths)) * length, np.frombuffer(stamps, np.uint64), states, length)
 
@@ -150,19 +151,13 @@ def check_room(kind: Literal["ram", "disk"], caches: Sequence[tuple[PictureCache
         free, where = int(available_memory() * MOST), "in memory, with some left for the training"
         instead = "data.cache=disk keeps them in a file"
     else:
-        free, where = shutil.disk_usage(cache_folder()).free, f"in {cache_folder()}"
+        free, where = shutil.disk_usage(cache_folder("pictures")).free, f"in {cache_folder('pictures')}"
         instead = "XDG_CACHE_HOME names another place"
     if needed > free:
         raise UserError(
             f"data.cache: '{kind}' needs {needed / 1e9:.1f} GB for the decoded pictures, and {free / 1e9:.1f} GB are "
             f"free {where}; {instead}, a smaller data.image_size or data.limit needs less"
         )
-
-
-def cache_folder() -> Path:
-    """Where decoded pictures are kept: below XDG_CACHE_HOME, or ~/.cache."""
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(home) if os.path.isabs(home) else Path.home() / ".cache") / "dlrun" / "pictures"
 
 
 def _open(path: Path, length: int) -> int:

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from dlrun.atomic import atomic_write
+from dlrun.data.caches import cache_folder
 
 log = logging.getLogger("dlrun")
 
@@ -31,7 +32,7 @@ ABANDONED = 3600  # seconds: who began to write a file then is dead
 def cached(facts: Mapping[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What `make` gives (plain values and tensors), or gave before for the same `facts` (plain values)."""
     said = json.dumps(facts, sort_keys=True)
-    path = folder() / f"{hashlib.blake2b(said.encode(), digest_size=16).hexdigest()}.tokens"
+    path = cache_folder("texts") / f"{hashlib.blake2b(said.encode(), digest_size=16).hexdigest()}.tokens"
     try:
         found: dict[str, Any] = _read(path, said)
         with suppress(OSError):
@@ -50,13 +51,6 @@ def cached(facts: Mapping[str, Any], make: Callable[[], dict[str, Any]]) -> dict
     else:
         _tidy(path)
     return made
-
-
-def folder() -> Path:
-    """Where it is all kept, by the XDG base directory specification, which ignores a path that isn't absolute."""
-    chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    home = chosen if chosen.is_absolute() else Path(os.path.expanduser("~"), ".cache")
-    return home / "dlrun" / "texts"
 
 
 def _read(path: Path, facts: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import torch
 from sklearn.model_selection import train_test_split
 
 from dlrun.data import text_cache, tokens
+from dlrun.data.caches import cache_folder
 from dlrun.data.source import DataOptions
 from dlrun.registry import datasets
 
@@ -159,9 +160,9 @@ def test_without_a_place_for_the_cache(build, cache, tmp_path, monkeypatch, capl
 def test_the_cache_lies_where_the_specification_says(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # "must be ignored"
-    assert text_cache.folder() == tmp_path / ".cache/dlrun/texts"
+    assert cache_folder("texts") == tmp_path / ".cache/dlrun/texts"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert text_cache.folder() == tmp_path / ".cache/dlrun/texts"
+    assert cache_folder("texts") == tmp_path / ".cache/dlrun/texts"
 
 
 def test_what_was_used_longest_ago_goes(build, cache, tmp_path, monkeypatch):
