@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import atexit
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
 from typing import NoReturn
 
 from dlrun import __version__, slurm
@@ -21,6 +24,11 @@ dlrun: a config-driven experiment runner for deep learning
 
   dlrun [train] [KEY=VALUE …]       train; `dlrun` alone trains the default, model=cnn data=digits
   dlrun resume run=DIR|last         a run goes on where it stopped; trainer.max_epochs=… extends it
+  dlrun eval run=DIR                the run on its test split: per class, calibration, the worst mistakes
+  dlrun predict run=DIR input=PATH  classes and probabilities of your own pictures, texts or rows
+  dlrun export run=DIR format=onnx  a file for ONNX Runtime, TorchScript, torch.export or AOTInductor; checked
+  dlrun compress run=DIR method=…   a smaller run: pruned, or quantised to int8; fine-tuned and tested
+  dlrun bench run=DIR               latency, throughput, memory, size, accuracy of all that became of a run
   dlrun list [GROUP]                everything that can be chosen
   dlrun info [KEY=VALUE …]          the model that would be built: layers, shapes, parameters, FLOPs
 
@@ -38,6 +46,8 @@ Going on (dlrun resume run=DIR):
   trainer.num_threads= profile= enable_progress_bar=  data.root= data.file= data.num_workers= data.cache=
   device=  tracking=none  tracking.wandb.mode=…  tags=  notes=  plugins=[…]
                                                                 (all else would make it another run: init_from=DIR)
+
+With run=DIR the folder is all that is needed; run=last is the run begun last. dlrun eval --help and so on say more.
 
 Flags:
   -m, --multirun                    run a job for each combination of comma-separated values
@@ -108,7 +118,8 @@ def _stopped(stop: BaseException, words: Sequence[str], cause: Exception | None 
     """By a signal before or after a training, which has its own way to stop."""
     name = stop.name if isinstance(stop, StopSignal) else "Ctrl-C"
     print(f"dlrun: stopped by {name}", file=sys.stderr)
-    if name == "SIGUSR1" and words[:1] not in (["list"], ["info"]) and slurm.job() is not None:
+    trains = not words or words[0] in ("train", "resume") or words[0] not in COMMANDS
+    if name == "SIGUSR1" and trains and slurm.job() is not None:
         slurm.requeue()
     raise SystemExit(stop.code if isinstance(stop, StopSignal) else 130) from cause
 
@@ -121,7 +132,7 @@ def dispatch(words: Sequence[str]) -> int:
     elif words and words[0].isalpha():
         raise UserError(f"unknown command '{words[0]}'{choices(words[0], COMMANDS)}")
     if {"--help", "-h"} & set(rest):
-        print(HELP, end="")
+        print(_help(command), end="")
         return 0
     if "--version" in rest:
         print(f"dlrun {__version__}")
@@ -185,4 +196,29 @@ def _info(words: Sequence[str]) -> int:
     return run(config, form[-1].partition("=")[2] if form else "text")
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"train": _train, "resume": _resume, "list": _list, "info": _info}
+def _on_a_run(command: str) -> Callable[[Sequence[str]], int]:
+    """A command whose only argument is a run folder: `run` of the module of its name."""
+
+    def run(words: Sequence[str]) -> int:
+        code: int = import_module(f"dlrun.commands.{command}").run(words)
+        return code
+
+    return run
+
+
+def _help(command: str) -> str:
+    """What the command's own module begins with: it is read, not imported."""
+    if command not in ON_A_RUN:
+        return HELP
+    source = (Path(__file__).parent / "commands" / f"{command}.py").read_text(encoding="utf-8")
+    return (ast.get_docstring(ast.parse(source)) or "") + "\n"
+
+
+ON_A_RUN = ("eval", "predict", "export", "compress", "bench")
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "train": _train,
+    "resume": _resume,
+    **{command: _on_a_run(command) for command in ON_A_RUN},
+    "list": _list,
+    "info": _info,
+}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -166,6 +166,20 @@ class TrackingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CompressionConfig:
+    """What `dlrun compress` did to a run's net: it writes this into the config of the run that it makes.
+
+    `parent` is the id of the run that was compressed, `amount` the share that was asked to go. `shapes` has those
+    tensors of a net pruned by structure that are smaller than what the registry builds.
+    """
+
+    method: Literal["prune_unstructured", "prune_structured", "quantize_dynamic", "quantize_static", "qat"]
+    parent: str
+    amount: Share | None = None
+    shapes: dict[str, list[Count]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Named:
     """A registered builder's name, and the options that will be held against its signature."""
 
@@ -195,6 +209,7 @@ class Config:
     precision: Named
     trainer: TrainerConfig
     tracking: TrackingConfig
+    compression: CompressionConfig | None = None
 
 
 def parse(config: Mapping[str, Any]) -> Config:
@@ -207,7 +222,10 @@ def parse(config: Mapping[str, Any]) -> Config:
     for group in groups:
         if not isinstance(config.get(group), Mapping):
             raise UserError(f"{group}: expected a config group, got {config.get(group)!r}")
-    plain = {key: value for key, value in config.items() if key not in groups}
+    compression = config.get("compression")
+    if compression is not None and not isinstance(compression, Mapping):
+        raise UserError(f"compression: expected what dlrun compress writes, got {compression!r}")
+    plain = {key: value for key, value in config.items() if key not in (*groups, "compression")}
     optimization, optimizer = _split(config["optimizer"], OptimizerConfig, "optimizer")
     data, dataset = _split(config["data"], DataConfig, "data")
     schedule, scheduler = _split(config["scheduler"], SchedulerConfig, "scheduler")
@@ -224,6 +242,7 @@ def parse(config: Mapping[str, Any]) -> Config:
         "precision": _named(config["precision"], "precision"),
         "trainer": _typed(config["trainer"], TrainerConfig, "trainer"),
         "tracking": _tracking(config["tracking"]),
+        "compression": None if compression is None else _typed(compression, CompressionConfig, "compression"),
     }
     check_options(_plain, plain, "")
     return Config(**plain, **parts)

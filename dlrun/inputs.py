@@ -15,7 +15,7 @@ from dlrun.data.loader import Batches
 from dlrun.data.prepare import Mix
 from dlrun.data.source import DataOptions, Source, Splits, limited
 from dlrun.data.tensor_augment import TensorAugment
-from dlrun.data.tuning import Staff
+from dlrun.data.tuning import Staff, cores, costly
 from dlrun.errors import UserError, memory_for
 from dlrun.registry import datasets
 from dlrun.spec import DataSpec
@@ -44,6 +44,22 @@ def build_source(config: Config) -> Source:
     common = DataOptions(Path(data.root), data.val_fraction, data.split_seed, data.limit)
     source: Source = datasets.build(config.dataset.name, config.dataset.options, common)
     return source
+
+
+def build_batches(config: Config, source: Source, name: str, device: torch.device, prepare: Prepare) -> Batches:
+    """The batches of one split for evaluation: none is augmented. Raises UserError for data that can't be read."""
+    with memory_for("data"):
+        split = limited(getattr(source.load(), name), config.data.limit, config.data.split_seed)
+    if len(split) == 0:
+        raise UserError(f"data: the {name} split of {config.dataset.name} is empty")
+    number = config.data.num_workers
+    if number == "auto":  # nothing is measured for one pass: reading a picture takes longer than judging it
+        number = cores() if costly(split, None) and len(split) > _eval_size(config) else 0
+    staff = Staff(number, device)
+    split, workers = staff.assign(split)
+    batches = Batches(split, _eval_size(config), prepare, device, workers=workers)
+    _cut_off(batches, name, config)
+    return batches
 
 
 def build_inputs(config: Config, source: Source, device: torch.device, prepare: Prepare) -> Inputs:
@@ -108,7 +124,7 @@ def _batches(
     mix: Mix | None,
 ) -> tuple[Batches, Batches, Batches]:
     data, options = config.data, config.trainer
-    eval_size = data.eval_batch_size or 4 * data.batch_size  # no gradients to keep: there is room for more
+    eval_size = _eval_size(config)
     overfit = options.overfit_batches is not None
     staff = Staff(data.num_workers, device, measures=not options.fast_dev_run)
     on_host = augment if isinstance(augment, Augment) else None
@@ -134,11 +150,20 @@ def _batches(
     split, workers = staff.assign(splits.test)
     test = Batches(split, eval_size, prepare, device, workers=workers)
     for name, batches in (("train", train), ("val", val), ("test", test)):
-        option = f"limit_{name}_batches"
-        limit = int(options.fast_dev_run) or getattr(options, option)
-        if limit is not None:
-            batches.limit = min(_batch_limit(limit, len(batches), option), len(batches))
+        _cut_off(batches, name, config)
     return train, val, test
+
+
+def _eval_size(config: Config) -> int:
+    """Samples at a time in evaluation: there are no gradients to keep, so there is room for more."""
+    return config.data.eval_batch_size or 4 * config.data.batch_size
+
+
+def _cut_off(batches: Batches, name: str, config: Config) -> None:
+    option = f"limit_{name}_batches"
+    limit = int(config.trainer.fast_dev_run) or getattr(config.trainer, option)
+    if limit is not None:
+        batches.limit = min(_batch_limit(limit, len(batches), option), len(batches))
 
 
 def _batch_limit(limit: float | None, batches: int, option: str) -> int:

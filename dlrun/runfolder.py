@@ -80,7 +80,7 @@ class RunFolder:
         """Replace `changes` in summary.json, atomically; returns the whole of it."""
         summary = self.read_summary() | changes
         with atomic_write(self.summary) as file:
-            file.write(json.dumps(_finite(summary), indent=2, ensure_ascii=False).encode() + b"\n")
+            file.write(json.dumps(finite(summary), indent=2, ensure_ascii=False).encode() + b"\n")
         return summary
 
     def read_summary(self) -> dict[str, Any]:
@@ -105,12 +105,12 @@ def _now() -> str:
     return datetime.now().astimezone().isoformat(timespec="milliseconds")
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """JSON has no NaN: what isn't finite becomes null."""
     if isinstance(value, Mapping):
-        return {key: _finite(v) for key, v in value.items()}
+        return {key: finite(v) for key, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
+        return [finite(v) for v in value]
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return None
     return value

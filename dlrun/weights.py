@@ -99,18 +99,23 @@ def _own(state: Mapping[str, Any], file: Path) -> Weights:
         raise UserError(
             f"init_from: {file} has format {state['format']}, this dlrun reads up to {checkpoint.FORMAT}; upgrade dlrun"
         )
-    weights: dict[str, Tensor] = dict(state["model"])
     if state["ema"] is not None and "names" not in state["ema"]:
-        log.warning("init_from: %s is of an older format: its averages have no names, so the last weights count", file)
+        log.warning("%s is of an older format: its averages have no names, so the last weights count", file)
+    weights, averaged = judged(state)
+    return Weights(file, weights, averaged, spec=state["spec"])
+
+
+def judged(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], bool]:
+    """The weights of a checkpoint that an evaluation takes, and whether they are the averaged ones."""
+    weights: dict[str, Tensor] = dict(state["model"])
     if state["ema"] is None or "names" not in state["ema"]:
-        return Weights(file, weights, spec=state["spec"])
+        return weights, False
     averages: dict[str, Tensor] = dict(zip(state["ema"]["names"], state["ema"]["average"], strict=True))
     # A tied tensor is averaged under its first name alone; its other names in the file share its memory.
     shared: dict[tuple[int, torch.Size], Tensor] = {
         (weights[name].data_ptr(), weights[name].shape): t for name, t in averages.items() if name in weights
     }
-    weights = {name: shared.get((live.data_ptr(), live.shape), live) for name, live in weights.items()}
-    return Weights(file, weights, averaged=True, spec=state["spec"])
+    return {name: shared.get((live.data_ptr(), live.shape), live) for name, live in weights.items()}, True
 
 
 def _state_dict(content: Any, file: Path) -> dict[str, Tensor]:

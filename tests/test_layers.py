@@ -13,11 +13,12 @@ FLOORS = [
         " slurm spec",
         "data ema faults freezing fused groups models muon optim precision progress rounding schedules tally tasks"
         " together tta",
-        "checkpoint compiling evaluator gradients initialization profiler runfolder tracking transfer weights writer",
-        "trainer",
+        "checkpoint compiling compose evaluator gradients initialization profiler runfolder tracking transfer weights"
+        " writer",
+        "logs runs trainer",
         "build config inputs",
-        "commands extension messages restoration testing train",
-        "__main__ cli compose launch resume",
+        "changes commands extension loading messages options reporting restoration testing train",
+        "__main__ cli launch resume",
     )
 ]
 # A floor has some order of its own; each of these is one step on the way, and there is no step back.
@@ -50,11 +51,14 @@ WITHIN = {
     ("train", "extension"),
     ("train", "testing"),
     ("train", "messages"),
-    ("resume", "compose"),
-    ("launch", "compose"),
+    ("loading", "changes"),
+    ("reporting", "loading"),
+    ("commands", "loading"),
+    ("commands", "options"),
+    ("commands", "reporting"),
+    ("commands", "train"),
     ("launch", "resume"),
     ("cli", "resume"),
-    ("cli", "compose"),
     ("cli", "launch"),
     ("__main__", "cli"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -12,6 +13,9 @@ from dlrun.errors import OptionError, UserError, choices
 from dlrun.models.refusal import refuse
 from dlrun.registry import models
 from dlrun.spec import DataSpec
+
+# Set while a model is built whose weights come from a run's checkpoint: `pretrained` then downloads nothing.
+FROM_CHECKPOINT: ContextVar[bool] = ContextVar("FROM_CHECKPOINT", default=False)
 
 
 @models.register("torchvision")
@@ -29,8 +33,10 @@ def torchvision(spec: DataSpec, *, arch: str = "resnet18", pretrained: bool = Fa
     sized |= (
         {"aux_logits": False, "init_weights": True} if arch in ("googlenet", "inception_v3") and not pretrained else {}
     )
-    if not pretrained:
+    if not pretrained or FROM_CHECKPOINT.get():
         model = zoo.get_model(arch, weights=None, num_classes=spec.num_outputs, **sized)
+        if pretrained and arch in ("googlenet", "inception_v3"):
+            model.transform_input = spec.shape[0] == 3  # as below
     else:
         try:
             model = zoo.get_model(arch, weights="DEFAULT", **sized)
@@ -56,12 +62,13 @@ def timm(spec: DataSpec, *, arch: str = "resnet18", pretrained: bool = False) ->
     if name not in zoo.list_models():
         near = choices(name, zoo.list_models()).partition(" (choose")[0]
         raise OptionError("arch", f"unknown architecture '{arch}'{near} (any of timm's {len(zoo.list_models())})")
+    download = pretrained and not FROM_CHECKPOINT.get()
     options: dict[str, Any] = {"in_chans": spec.shape[0], "num_classes": spec.num_outputs}
     try:
         try:
-            model = zoo.create_model(arch, pretrained=pretrained, img_size=spec.shape[1:], **options)
+            model = zoo.create_model(arch, pretrained=download, img_size=spec.shape[1:], **options)
         except TypeError:  # most convolutional nets have no img_size, and need none
-            model = zoo.create_model(arch, pretrained=pretrained, **options)
+            model = zoo.create_model(arch, pretrained=download, **options)
     except (OSError, RuntimeError) as error:
         raise UserError(f"model.arch: can't make timm's '{arch}' ({error})") from error
     return _checked(model, spec, "timm", arch)

@@ -1,0 +1,189 @@
+"""A run folder → the trained model, with all that belongs to it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from dlrun import checkpoint as checkpoints
+from dlrun.build import build_model, channels_last
+from dlrun.changes import changed, check_plugins
+from dlrun.config import Config, may_change, parse
+from dlrun.data.loader import Batches
+from dlrun.data.prepare import preparation
+from dlrun.errors import UserError
+from dlrun.evaluator import Evaluator
+from dlrun.inputs import build_batches, build_source
+from dlrun.machine import choose_device
+from dlrun.models.zoo import FROM_CHECKPOINT
+from dlrun.plugins import load_plugins
+from dlrun.precision import Precision
+from dlrun.registry import precisions, tasks
+from dlrun.runfolder import RunFolder
+from dlrun.runs import find, refuse_sweep
+from dlrun.spec import DataSpec
+from dlrun.tta import checked
+from dlrun.weights import judged
+
+log = logging.getLogger("dlrun")
+
+Checkpoint = Literal["best", "last"]
+SplitName = Literal["train", "val", "test"]
+
+
+@dataclass
+class LoadedRun:
+    """A trained run, ready to be asked.
+
+    `model` takes what `prepare` makes of a raw batch, and gives logits (B, K); it is in eval mode, and has the averaged
+    weights if the run has some. `network` is the PyTorch net behind it: the same object, but for a run that was
+    quantised to int8, whose `model` is run by ONNX Runtime while `network` has the weights in floating point.
+    """
+
+    folder: RunFolder
+    run_id: str
+    config: Config
+    plain: dict[str, Any]  # config.yaml, with what was overridden
+    spec: DataSpec
+    model: nn.Module
+    network: nn.Module
+    device: torch.device
+    precision: Precision
+    prepare: Callable[[Tensor], Tensor]
+    checkpoint: Path
+    state: Mapping[str, Any]  # of the checkpoint, without its tensors: progress, data, …
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.spec.class_names
+
+    @property
+    def progress(self) -> Mapping[str, Any]:
+        """How far the training was at the checkpoint: epoch, step, …"""
+        progress: Mapping[str, Any] = self.state["progress"]
+        return progress
+
+    def batches(self, split: SplitName) -> Batches:
+        """A split of the run's own data, in its own order and not augmented. Raises UserError if the data is gone."""
+        source = build_source(self.config)
+        return build_batches(self.config, source, split, self.device, self.prepare)
+
+    def evaluator(self) -> Evaluator:
+        """Judges `model` as the training did: its precision, and its views of each picture."""
+        halves = self.config.trainer.on_oom == "halve"
+        task = tasks.build("classification", {}, self.spec, torch.ones(self.spec.num_outputs))
+        tta = checked(self.config.trainer.tta, self.spec)
+        return Evaluator(self.model, task.to(self.device), self.precision, tta=tta, halves=halves)
+
+
+def load_run(
+    run: str | Path, checkpoint: Checkpoint = "best", overrides: Sequence[str] = (), device: str = "auto"
+) -> LoadedRun:
+    """The run in the folder `run` ("last" is the one that was begun last), as its checkpoint has it.
+
+    `overrides` are words such as "data.root=…", and win over `device`. Nothing that lies in the folder is executed;
+    plugins that it names are imported only if an override says so too. Raises UserError for whatever can't be loaded.
+    """
+    path = find(str(run))
+    refuse_sweep(path, "take")
+    folder = RunFolder(path)
+    summary, before = folder.read_summary(), folder.read_config()
+    words = [f"device={device}", *overrides]  # not that of the training, which may be another machine's
+    plain = changed(before, words, "run", overridable, "is what it is for a run that was trained with it")
+    check_plugins(before, overrides)
+    config = parse(plain)
+    load_plugins(config.plugins)
+    target = choose_device(config.device)
+    file = _checkpoint_file(folder, checkpoint)
+    state = checkpoints.load(file)
+    spec = _spec(state["spec"], file)
+    with torch.random.fork_rng(devices=[]), _weights_from_checkpoint():  # what is drawn here is overwritten
+        network = build_model(config, spec)
+    try:
+        network.load_state_dict(judged(state)[0])
+    except (RuntimeError, KeyError, TypeError) as error:  # torch names every tensor that doesn't fit
+        raise UserError(f"{file} doesn't fit the model of {folder.config}: {' '.join(str(error).split())}") from None
+    network.to(target).eval()
+    last = channels_last(config.trainer.channels_last, network, spec)
+    if last:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return LoadedRun(
+        folder=folder,
+        run_id=str(summary["run_id"]),
+        config=config,
+        plain=plain,
+        spec=spec,
+        model=_model(network, config, folder, target),
+        network=network,
+        device=target,
+        precision=_precision(config, target),
+        prepare=preparation(spec, target, last),
+        checkpoint=file,
+        state={name: value for name, value in state.items() if name not in ("model", "ema", "optimizer")},
+    )
+
+
+def overridable(key: str) -> bool:
+    """Whether a command on a trained run may have `key` of the config otherwise: where things are and how fast."""
+    return may_change(key) or key == "data.eval_batch_size"
+
+
+def _checkpoint_file(folder: RunFolder, name: Checkpoint) -> Path:
+    files = {"best": folder.best, "last": folder.last}
+    if name not in files:
+        raise UserError(f"checkpoint: expected one of 'best', 'last', got {name!r}")
+    if files[name].exists():
+        return files[name]
+    there = [other for other, file in files.items() if file.exists()]
+    hint = f"checkpoint={there[0]} is there" if there else f"the run is {folder.read_summary().get('status')}"
+    raise UserError(f"checkpoint={name}: no {files[name]}; {hint}")
+
+
+def _spec(plain: Any, file: Path) -> DataSpec:
+    try:
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()
+        }
+        return DataSpec(**values)
+    except (AttributeError, TypeError) as error:
+        raise UserError(f"{file} doesn't say what its data was: {error}") from None
+
+
+def _model(network: nn.Module, config: Config, folder: RunFolder, device: torch.device) -> nn.Module:
+    """What answers: the network, or for an int8 run what ONNX Runtime makes of its file."""
+    if config.compression is None or config.compression.method.startswith("prune"):
+        return network
+    file = folder.checkpoints / "int8.onnx"
+    if not file.exists():
+        raise UserError(f"{file} is missing: this run was to be quantised, and that wasn't finished")
+    if device.type != "cpu":
+        raise UserError(f"device: int8 runs on the CPU, got '{device.type}'; set device=cpu")
+    from dlrun.exporting.runtime import open_artifact
+
+    return open_artifact(file, threads=torch.get_num_threads())
+
+
+def _precision(config: Config, device: torch.device) -> Precision:
+    """The training's, where this device can do it: a run of a GPU can be judged without one."""
+    try:
+        precision: Precision = precisions.build(config.precision.name, config.precision.options, device)
+    except UserError as error:
+        log.warning("%s: evaluated in fp32 here", error)
+        precision = precisions.build("fp32", {}, device)
+    return precision
+
+
+@contextmanager
+def _weights_from_checkpoint() -> Iterator[None]:
+    token = FROM_CHECKPOINT.set(True)
+    try:
+        yield
+    finally:
+        FROM_CHECKPOINT.reset(token)
