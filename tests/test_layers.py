@@ -13,8 +13,8 @@ FLOORS = [
         " slurm spec",
         "data ema faults freezing fused groups models muon optim precision progress rounding schedules tally tasks"
         " together tta",
-        "checkpoint compiling compose evaluator gradients initialization profiler runfolder tracking transfer weights"
-        " writer",
+        "benching checkpoint compiling compose compression evaluator exporting gradients initialization profiler"
+        " runfolder tracking transfer weights writer",
         "logs runs trainer",
         "build config inputs",
         "changes commands extension loading messages options reporting restoration testing train",
@@ -51,6 +51,8 @@ WITHIN = {
     ("train", "extension"),
     ("train", "testing"),
     ("train", "messages"),
+    ("compression", "exporting"),
+    ("runs", "runfolder"),
     ("loading", "changes"),
     ("reporting", "loading"),
     ("commands", "loading"),
