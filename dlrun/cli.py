@@ -200,6 +200,10 @@ def _on_a_run(command: str) -> Callable[[Sequence[str]], int]:
     """A command whose only argument is a run folder: `run` of the module of its name."""
 
     def run(words: Sequence[str]) -> int:
+        from dlrun.options import run_named
+        from dlrun.runs import find
+
+        find(run_named(words, command)[0])  # what is most often wrong is said before torch is imported
         code: int = import_module(f"dlrun.commands.{command}").run(words)
         return code
 

@@ -30,19 +30,19 @@ def torchvision(spec: DataSpec, *, arch: str = "resnet18", pretrained: bool = Fa
     # A vision transformer's positions are made for one size; the other nets take any.
     sized = {"image_size": spec.shape[1]} if arch.startswith("vit_") else {}
     # These two would return auxiliary logits too in training, a help that batch norm has made needless.
-    sized |= (
-        {"aux_logits": False, "init_weights": True} if arch in ("googlenet", "inception_v3") and not pretrained else {}
-    )
-    if not pretrained or FROM_CHECKPOINT.get():
+    pair = arch in ("googlenet", "inception_v3")
+    fresh = not pretrained or FROM_CHECKPOINT.get()
+    sized |= {"aux_logits": False, "init_weights": True} if pair and fresh else {}
+    if fresh:
         model = zoo.get_model(arch, weights=None, num_classes=spec.num_outputs, **sized)
-        if pretrained and arch in ("googlenet", "inception_v3"):
+        if pair and pretrained:
             model.transform_input = spec.shape[0] == 3  # as below
     else:
         try:
             model = zoo.get_model(arch, weights="DEFAULT", **sized)
         except (OSError, ValueError) as error:  # URLError is an OSError; ViT refuses other image sizes
             raise UserError(f"model.pretrained: can't load the weights of '{arch}' ({error})") from error
-        if arch in ("googlenet", "inception_v3"):
+        if pair:
             model.aux_logits = False
             model.transform_input = model.transform_input and spec.shape[0] == 3  # it names red, green and blue
         _fit_head(model, spec.num_outputs)
