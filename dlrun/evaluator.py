@@ -36,22 +36,37 @@ class Evaluator:
     @torch.inference_mode()
     def evaluate(self, batches: Batches, split: str) -> dict[str, float]:
         """Metrics over a split, by `split/name`. Raises UserError if it is empty."""
+        return self._metrics(self._logits(batches), split)
+
+    @torch.inference_mode()
+    def predict(self, batches: Batches) -> dict[str, Tensor]:
+        """What the task says of each sample of a split, in the split's own order: `Classification.predict`."""
+        return self.examine(batches, "predict")[1]
+
+    @torch.inference_mode()
+    def examine(self, batches: Batches, split: str) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """Both of these in one pass."""
+        parts: list[dict[str, Tensor]] = []
+
+        def watched() -> Iterator[tuple[Tensor, Tensor]]:
+            for logits, targets in self._logits(batches):
+                parts.append(self.task.predict(logits, targets))
+                yield logits, targets
+
+        metrics = self._metrics(watched(), split)
+        back = batches.order(0).argsort()
+        return metrics, {name: torch.cat([part[name] for part in parts])[back] for name in parts[0]}
+
+    def _metrics(self, judged: Iterator[tuple[Tensor, Tensor]], split: str) -> dict[str, float]:
         sums: dict[str, Tensor] = {}
         count = 0
-        for logits, targets in self._logits(batches):
+        for logits, targets in judged:
             for name, value in self.task.evaluate(logits, targets).items():
                 sums[name] = sums[name] + value if name in sums else value
             count += len(targets)
         if count == 0:
             raise UserError(f"data: the {split} split is empty")
         return {f"{split}/{name}": value.item() / count for name, value in sums.items()}
-
-    @torch.inference_mode()
-    def predict(self, batches: Batches) -> dict[str, Tensor]:
-        """Probabilities (N, K), losses (N,) and true classes (N,) over a split, in the split's own order."""
-        parts = [self.task.predict(logits, targets) for logits, targets in self._logits(batches)]
-        back = batches.order(0).argsort()
-        return {name: torch.cat([part[name] for part in parts])[back] for name in parts[0]}
 
     def _logits(self, batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
         """Logits (B, K) and targets (B,) of every batch."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from dlrun.errors import UserError
@@ -40,3 +42,15 @@ def release(path: Path) -> None:
     file = _held.pop(path, None)
     if file is not None:
         os.close(file)
+
+
+@contextmanager
+def holding(path: Path) -> Iterator[None]:
+    """`hold` for the block; a lock that was held before it stays. Raises UserError as that does."""
+    before = path in _held
+    hold(path)
+    try:
+        yield
+    finally:
+        if not before:
+            release(path)

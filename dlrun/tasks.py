@@ -6,7 +6,7 @@ modelling come in here as further builders.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dlrun.errors import OptionError
 from dlrun.registry import Fraction, tasks
+from dlrun.scoring import ranks
 from dlrun.spec import DataSpec
 
 
@@ -73,8 +74,18 @@ class Classification:
         """Sums over the batch: plain cross-entropy (no smoothing, no weights) and right answers."""
         return {"loss": F.cross_entropy(logits.float(), targets, reduction="sum"), "acc": self.correct(logits, targets)}
 
-    def predict(self, logits: Tensor, targets: Tensor) -> dict[str, Any]:
-        """Per sample, for tables and pictures: probabilities (B, K), cross-entropy (B,) and true classes (B,)."""
+    def predict(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Per sample, for tables and pictures, on the CPU: probabilities (B, K), cross-entropy `losses` (B,), true
+        classes `targets` (B,), answers `guesses` (B,), and how many classes come before the true one, `ranks` (B,).
+
+        Answers and ranks are of the logits: probabilities of float32 can be equal where those aren't.
+        """
         logits = logits.float()
-        losses = F.cross_entropy(logits, targets, reduction="none")
-        return {"probabilities": logits.softmax(dim=1).cpu(), "losses": losses.cpu(), "targets": targets.cpu()}
+        said = {
+            "probabilities": logits.softmax(dim=1),
+            "losses": F.cross_entropy(logits, targets, reduction="none"),
+            "targets": targets,
+            "guesses": logits.argmax(dim=1),
+            "ranks": ranks(logits, targets),
+        }
+        return {name: value.cpu() for name, value in said.items()}

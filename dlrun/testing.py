@@ -7,11 +7,9 @@ import torch
 from dlrun import checkpoint
 from dlrun.build import Run
 from dlrun.errors import TrainingError
+from dlrun.mistakes import predictions
 from dlrun.runfolder import RunFolder
-from dlrun.tracking import Mistake, Predictions
 from dlrun.trainer import Trainer
-
-WORST_MISTAKES = 32
 
 
 def evaluate_best(trainer: Trainer, run: Run, folder: RunFolder) -> dict[str, float] | None:
@@ -28,23 +26,7 @@ def evaluate_best(trainer: Trainer, run: Run, folder: RunFolder) -> dict[str, fl
     if state["progress"]["epoch"] != best["epoch"]:
         raise TrainingError(f"{folder.best} isn't of epoch {best['epoch']}, the best one: it couldn't be saved")
     trainer.load_weights(state)
-    metrics = trainer.evaluator.evaluate(run.inputs.test, "test")
-    predicted = trainer.evaluator.predict(run.inputs.test)
-    guesses = predicted["probabilities"].argmax(dim=1)
-    wrong = (guesses != predicted["targets"]).nonzero().flatten()
-    worst = wrong[predicted["losses"][wrong].argsort(descending=True)][:WORST_MISTAKES].tolist()
-    names, split = run.spec.class_names, run.inputs.test.split
-    mistakes = [
-        Mistake(
-            index=i,
-            sample=split.show(i),
-            truth=names[predicted["targets"][i]],
-            guess=names[guesses[i]],
-            probability=predicted["probabilities"][i, guesses[i]].item(),
-            loss=predicted["losses"][i].item(),
-        )
-        for i in worst
-    ]
+    metrics, predicted = trainer.evaluator.examine(run.inputs.test, "test")
     trainer.tracker.model(folder.best)
-    trainer.tracker.predictions(Predictions(names, predicted["targets"].tolist(), guesses.tolist(), mistakes))
+    trainer.tracker.predictions(predictions(predicted, run.inputs.test.split, run.spec.class_names))
     return metrics

@@ -11,11 +11,11 @@ FLOORS = [
     for names in (
         "allocator atomic barriers conffolder distributed eager errors garbage locks machine plugins registry signals"
         " slurm spec",
-        "data ema faults freezing fused groups models muon optim precision progress rounding schedules tally tasks"
-        " together tta",
+        "data ema faults freezing fused groups models muon optim precision progress rounding schedules scoring tally"
+        " tasks together tta",
         "benching checkpoint compiling compose compression evaluator exporting gradients initialization profiler"
         " runfolder tracking transfer weights writer",
-        "logs runs trainer",
+        "logs mistakes runs trainer",
         "build config inputs",
         "changes commands extension loading messages options reporting restoration testing train",
         "__main__ cli launch resume",
@@ -36,6 +36,7 @@ WITHIN = {
     ("faults", "data"),
     ("faults", "progress"),
     ("tally", "faults"),
+    ("tasks", "scoring"),
     ("weights", "checkpoint"),
     ("weights", "runfolder"),
     ("transfer", "weights"),

@@ -28,12 +28,13 @@ class Mistake:
 
 @dataclass
 class Predictions:
-    """What the model said on the test split."""
+    """What the model said on a split."""
 
     class_names: Sequence[str]
     truths: Sequence[int]
     guesses: Sequence[int]
     mistakes: Sequence[Mistake]  # the worst first
+    name: str = "test"  # of the split, and of what is shown of it
 
 
 class Tracker(Protocol):

@@ -14,6 +14,8 @@ from dlrun.errors import UserError
 from dlrun.tracking import Predictions
 from dlrun.tracking.wandb.session import Session
 
+MOST_CLASSES = 100  # a chart takes a table of 10,000 rows, and a confusion matrix has a row for each pair
+
 
 class WandB:
     """One W&B run. A server that can't be reached makes it offline, and the end says how to upload it.
@@ -75,18 +77,18 @@ class WandB:
     def predictions(self, predictions: Predictions) -> None:
         """A confusion matrix and a table of the worst mistakes."""
         number = self._number(self.last_step, 2)
-        self.session.put(number, lambda run: run.log(_pictures(predictions), step=number, commit=True))
+        self.session.put(number, lambda run, place: run.log(pictures(predictions), step=place, commit=True))
 
     def model(self, path: Path) -> None:
         """Upload the best checkpoint as a model artifact, if that was asked for."""
         if self.log_model:
-            self.session.put(None, lambda run: run.log_model(str(path), name=f"model-{self.run_id}"))
+            self.session.put(None, lambda run, _: run.log_model(str(path), name=f"model-{self.run_id}"))
 
     def finish(self, summary: dict[str, Any]) -> None:
         values = {f"best/{name}": value for name, value in (summary.get("best") or {}).items()}
         values |= summary.get("test") or {}
         values |= {key: summary[key] for key in ("status", "error", "seconds", "parameters") if key in summary}
-        self.session.put(None, lambda run: run.summary.update(values))
+        self.session.put(None, lambda run, _: run.summary.update(values))
         self.session.end(summary["exit_code"])
         self.session.report()
 
@@ -94,25 +96,29 @@ class WandB:
         self.last_step = step
         number = self._number(step, which)
         # commit: else W&B keeps the row until the next one comes, and a kill would take it.
-        self.session.put(number, lambda run: run.log(row, step=number, commit=True))
+        self.session.put(number, lambda run, place: run.log(row, step=place, commit=True))
 
     def _number(self, step: int, which: int) -> int:
         return 3 * (step + self.rollbacks * (self.max_steps + 1)) + which
 
 
-def _pictures(predictions: Predictions) -> dict[str, Any]:
+def pictures(predictions: Predictions) -> dict[str, Any]:
+    """As W&B shows it: a confusion matrix, of as many classes as it draws, and a table of the worst mistakes."""
     import wandb
 
+    table = wandb.Table(columns=["index", "sample", "truth", "guess", "probability", "loss"])
+    for m in predictions.mistakes:
+        table.add_data(m.index, _shown(m.sample), m.truth, m.guess, m.probability, m.loss)
+    shown = {f"{predictions.name}/mistakes": table}
+    if len(predictions.class_names) > MOST_CLASSES:
+        return shown
     matrix = wandb.plot.confusion_matrix(
         y_true=list(predictions.truths),
         preds=list(predictions.guesses),
         class_names=list(predictions.class_names),
-        title="test/confusion_matrix",
+        title=f"{predictions.name}/confusion_matrix",
     )
-    table = wandb.Table(columns=["index", "sample", "truth", "guess", "probability", "loss"])
-    for m in predictions.mistakes:
-        table.add_data(m.index, _shown(m.sample), m.truth, m.guess, m.probability, m.loss)
-    return {"test/confusion_matrix": matrix, "test/mistakes": table}
+    return {f"{predictions.name}/confusion_matrix": matrix} | shown
 
 
 def _shown(sample: Any) -> Any:

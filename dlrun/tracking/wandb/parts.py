@@ -20,6 +20,7 @@ from typing import Any
 PREAMBLE, BLOCK = 7, 32 * 1024
 HEADER = struct.Struct("<IHB")
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
+BEGUN = "%Y%m%d_%H%M%S"
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class Part:
     @property
     def offline(self) -> bool:
         return self.file.parent.name.startswith("offline-")
+
+    @property
+    def begun(self) -> str:
+        """When, as W&B has it in the folder's name: to the second."""
+        return self.file.parent.name.removeprefix("offline-").split("-")[1]
 
     @property
     def uploaded(self) -> bool:

@@ -19,7 +19,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from dlrun.tracking.wandb.core import core, core_is_dead, kill_core
-from dlrun.tracking.wandb.parts import Part, numbers, parts, upload_command
+from dlrun.tracking.wandb.parts import BEGUN, Part, numbers, parts, upload_command
 from dlrun.tracking.wandb.probe import Probe
 
 log = logging.getLogger("dlrun")
@@ -30,11 +30,14 @@ LOST = "can't be reached any more"
 FLUSH = 0.2  # seconds between writes to the file; W&B's default of 15 is what a killed process would lose
 MOST_RESTARTS = 3
 
-Say = Callable[[Any], Any]  # is given the W&B run
+AFTERWARDS = "checkpoint_step"  # is in the rows that are told when the training is over, and in no other
+LAST = -1  # in place of a row's number: one above all that there are
+
+Say = Callable[[Any, int | None], Any]  # is given the W&B run, and the number of its row in it
 
 
 class Session(threading.Thread):
-    """Eats what is put into `queue`: (row number or None, what to do with the W&B run). None is the end."""
+    """Eats what is put into `queue`: (row number, LAST or None; what to do with the W&B run). None is the end."""
 
     def __init__(self, folder: Path, options: dict[str, Any], mode: str, init_timeout: float, resumes: bool):
         super().__init__(name="wandb", daemon=True)
@@ -43,6 +46,7 @@ class Session(threading.Thread):
         self.queue: SimpleQueue[tuple[int | None, Say] | None] = SimpleQueue()
         self.recent: deque[tuple[float, int | None, Say]] = deque()  # may not be in the file yet
         self.told = -1  # number of the last row
+        self.afterwards: list[int] | None = None  # numbers that the training doesn't know of
         self.online, self.given_up, self.uploaded, self.warned = False, False, False, False
         self.patience, self.restarts, self.exit_code = PATIENCE, 0, 0
         self.ending = threading.Event()
@@ -89,7 +93,8 @@ class Session(threading.Thread):
         try:
             if self._open():
                 while (item := self.queue.get()) is not None:
-                    self._tell(*item)
+                    number, say = item
+                    self._tell(self._place(number), say)
                     if self.queue.empty():
                         self.ending.wait(FLUSH)  # in bursts: who is awake at each row takes the GIL from the training
                 self._close()
@@ -152,6 +157,8 @@ class Session(threading.Thread):
         return Probe(self.settings.base_url, timeout, {name: url for name, url in proxies.items() if url})
 
     def _init(self, mode: Any) -> None:
+        while any(part.begun == time.strftime(BEGUN) for part in self._parts()):
+            time.sleep(0.05)  # W&B would write over it
         earlier = self._parts()
         before = {number: row for part in earlier for number, row in part.rows().items()}
         self.online = mode != "offline"
@@ -166,6 +173,8 @@ class Session(threading.Thread):
         resume: dict[str, Any] = {"resume": "allow"} if self.resumes or before else {}
         self.run_ = self.wandb.init(**self.options, **resume, mode=mode, settings=settings)
         self.told = max(before, default=-1)
+        if self.afterwards is None:
+            self.afterwards = sorted(number for number, row in before.items() if AFTERWARDS in numbers(row))
         self.run_.define_metric("epoch")
         self.run_.define_metric("step")
         self.run_.define_metric("*", step_metric="epoch")
@@ -179,12 +188,21 @@ class Session(threading.Thread):
             for part in earlier:
                 part.mark_uploaded()  # what the server lacked is in this part too
 
+    def _place(self, number: int | None) -> int | None:
+        """Where a row goes: what was told after the training has taken numbers that a longer one comes to."""
+        if number == LAST:
+            return self.told + 1
+        for taken in self.afterwards or ():
+            if number is not None and number >= taken:
+                number += 1
+        return number
+
     def _tell(self, number: int | None, say: Say) -> None:
         if number is not None and number <= self.told:
             return  # by a part before this one
         while True:
             try:
-                say(self.run_)
+                say(self.run_, number)
                 break
             except Exception as error:
                 gone = self.given_up or (self.online and not self._still_answers())
