@@ -30,13 +30,12 @@ def _patient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def told(folder: Path, mode: str, step: int = 20, **values: float) -> None:
-    wandb.teardown()  # another process
     options = {"project": "dlrun", "entity": None, "mode": mode, "init_timeout": 20.0}
     tell(folder, "mine", CONFIG, VALUES | values, PREDICTIONS, step=step, exit_code=0, **options)
+    wandb.teardown()  # all of it is in the file
 
 
 def trained(folder: Path, mode: str, steps: range = range(1, 21), resumes: bool = False) -> None:
-    wandb.teardown()
     run = tracker(folder, "mine", mode=mode, resumes=resumes, tags=["a"], notes="hello", group="g", job_type="sweep")
     run.rewind(0, steps[0] - 1, 0)
     for step in steps:

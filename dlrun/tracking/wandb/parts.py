@@ -11,6 +11,7 @@ import json
 import os
 import shlex
 import struct
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -37,6 +38,11 @@ class Part:
     def begun(self) -> str:
         """When, as W&B has it in the folder's name: to the second."""
         return self.file.parent.name.removeprefix("offline-").split("-")[1]
+
+    @property
+    def age(self) -> float:
+        """Seconds since something was written to it."""
+        return time.time() - self.file.stat().st_mtime
 
     @property
     def uploaded(self) -> bool:

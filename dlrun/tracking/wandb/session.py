@@ -157,9 +157,10 @@ class Session(threading.Thread):
         return Probe(self.settings.base_url, timeout, {name: url for name, url in proxies.items() if url})
 
     def _init(self, mode: Any) -> None:
-        while any(part.begun == time.strftime(BEGUN) for part in self._parts()):
-            time.sleep(0.05)  # W&B would write over it
         earlier = self._parts()
+        for part in earlier[-1:]:  # W&B would write over one of this second, and may not have written all of it
+            while part.begun == time.strftime(BEGUN) or (part.age < 1 and not part.ended):
+                time.sleep(0.05)
         before = {number: row for part in earlier for number, row in part.rows().items()}
         self.online = mode != "offline"
         atexit.register(kill_core)  # goes before W&B's own, which waits for the upload
