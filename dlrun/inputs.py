@@ -13,7 +13,7 @@ from dlrun.config import Config
 from dlrun.data.augment import Augment
 from dlrun.data.loader import Batches
 from dlrun.data.prepare import Mix
-from dlrun.data.source import DataOptions, Source, Splits, limited
+from dlrun.data.source import DataOptions, Source, Split, Splits, limited
 from dlrun.data.tensor_augment import TensorAugment
 from dlrun.data.tuning import Staff, cores, costly
 from dlrun.errors import UserError, memory_for
@@ -38,20 +38,25 @@ class Inputs:
             batches.workers.close()
 
 
-def build_source(config: Config) -> Source:
-    """The dataset, described but not yet read where that can wait."""
+def build_source(config: Config, known: DataSpec | None = None, whole: bool = False) -> Source:
+    """The dataset, described but not yet read where that can wait; `known` and `whole` as DataOptions has them."""
     data = config.data
-    common = DataOptions(Path(data.root), data.val_fraction, data.split_seed, data.limit)
+    common = DataOptions(Path(data.root), data.val_fraction, data.split_seed, data.limit, known, whole)
     source: Source = datasets.build(config.dataset.name, config.dataset.options, common)
     return source
 
 
-def build_batches(config: Config, source: Source, name: str, device: torch.device, prepare: Prepare) -> Batches:
-    """The batches of one split for evaluation: none is augmented. Raises UserError for data that can't be read."""
+def read_split(config: Config, source: Source, name: str) -> Split:
+    """One split. Raises UserError for data that can't be read, and if there is none."""
     with memory_for("data"):
         split = limited(getattr(source.load(), name), config.data.limit, config.data.split_seed)
     if len(split) == 0:
         raise UserError(f"data: the {name} split of {config.dataset.name} is empty")
+    return split
+
+
+def build_batches(config: Config, split: Split, name: str, device: torch.device, prepare: Prepare) -> Batches:
+    """The batches of one split for evaluation: none is augmented."""
     number = config.data.num_workers
     if number == "auto":  # nothing is measured for one pass: reading a picture takes longer than judging it
         number = cores() if costly(split, None) and len(split) > _eval_size(config) else 0

@@ -18,9 +18,10 @@ from dlrun.changes import changed, check_plugins
 from dlrun.config import Config, may_change, parse
 from dlrun.data.loader import Batches
 from dlrun.data.prepare import preparation
+from dlrun.data.source import Split
 from dlrun.errors import UserError
 from dlrun.evaluator import Evaluator
-from dlrun.inputs import build_batches, build_source
+from dlrun.inputs import build_batches, build_source, read_split
 from dlrun.machine import choose_device
 from dlrun.models.zoo import FROM_CHECKPOINT
 from dlrun.plugins import load_plugins
@@ -70,10 +71,20 @@ class LoadedRun:
         progress: Mapping[str, Any] = self.state["progress"]
         return progress
 
-    def batches(self, split: SplitName) -> Batches:
-        """A split of the run's own data, in its own order and not augmented. Raises UserError if the data is gone."""
-        source = build_source(self.config)
-        return build_batches(self.config, source, split, self.device, self.prepare)
+    def split(self, name: SplitName, whole: bool = False) -> Split:
+        """A split of the run's data: its classes, vocabulary and statistics are those of the training.
+
+        With `whole`, data that has no test split of its own is all test. Raises UserError if it can't be read, or has
+        what the run doesn't know.
+        """
+        source = build_source(self.config, self.spec, whole)
+        self.spec.check_same(source.spec, self.config.dataset.name)
+        return read_split(self.config, source, name)
+
+    def batches(self, name: SplitName, split: Split | None = None) -> Batches:
+        """A split, or the one that is given in its place, in its own order and not augmented. Raises UserError."""
+        split = self.split(name) if split is None else split
+        return build_batches(self.config, split, name, self.device, self.prepare)
 
     def evaluator(self) -> Evaluator:
         """Judges `model` as the training did: its precision, and its views of each picture."""

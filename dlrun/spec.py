@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
+
+from dlrun.errors import UserError, shortened
 
 Modality = Literal["image", "text", "tabular"]
 PAD, UNKNOWN = 0, 1  # the two token ids that every vocabulary begins with
@@ -29,6 +31,15 @@ class DataSpec:
     @property
     def num_outputs(self) -> int:
         return len(self.class_names)
+
+    def check_same(self, data: DataSpec, name: str) -> None:
+        """Raise UserError if the data set `name`, as it is now, means anything else than what was trained on."""
+        for field in fields(self):
+            trained, now = getattr(self, field.name), getattr(data, field.name)
+            if trained != now:
+                what = field.name.replace("_", " ")
+                values = "" if field.name == "tokenizer" else f": {shortened(str(now))}, not {shortened(str(trained))}"
+                raise UserError(f"data: {name} has another {what} than the run was trained with{values}")
 
     def plain(self) -> dict[str, Any]:
         """As plain values, for a checkpoint."""

@@ -28,6 +28,7 @@ WITHIN = {
     ("conffolder", "errors"),
     ("distributed", "errors"),
     ("locks", "errors"),
+    ("spec", "errors"),
     ("optim", "fused"),
     ("optim", "groups"),
     ("optim", "muon"),

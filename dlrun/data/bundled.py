@@ -24,7 +24,8 @@ def digits(common: DataOptions, *, image_size: Size | None = None, test_fraction
     pixels = torch.from_numpy((rows[:, :-1] * 15).astype(np.uint8)).view(-1, 8, 8, 1)
     everything = PixelSplit(pixels, torch.from_numpy(rows[:, -1]).long(), size=image_size)
     splits = common.carve(everything, test_fraction)
-    mean, std = pixel_statistics(splits.train.inputs)  # type: ignore[attr-defined]
+    known = common.known
+    mean, std = (known.mean, known.std) if known else pixel_statistics(splits.train.inputs)  # type: ignore[attr-defined]
     names = tuple(str(digit) for digit in range(10))
     return Source(DataSpec("image", (1, *(image_size or (8, 8))), names, mean, std), lambda: splits)
 
@@ -90,6 +91,8 @@ def _table(
     assert isinstance(splits.train, ArraySplit)
     mean = splits.train.inputs.mean(0)
     std = splits.train.inputs.std(0, correction=0).clamp_min(1e-12)
+    if common.known is not None:
+        mean, std = (torch.tensor(numbers, dtype=torch.float64) for numbers in (common.known.mean, common.known.std))
 
     def standardised(split: ArraySplit) -> ArraySplit:
         return ArraySplit(((split.inputs - mean) / std).float(), split.targets)

@@ -15,7 +15,7 @@ from torch import Tensor
 from dlrun.data.cache import PictureCache, check_room, picture_cache
 from dlrun.data.decode import check_picture, read_picture
 from dlrun.data.source import DataOptions, Source, Splits, check_classes, digest
-from dlrun.errors import UserError
+from dlrun.errors import UserError, choices
 from dlrun.registry import Share, Size, datasets
 from dlrun.spec import DataSpec
 
@@ -93,27 +93,36 @@ def image_folder(
     `cache` in memory for this run, but for the test split, which is read once; or on disk for later runs too.
     """
     size = (image_size[0], image_size[1])
-    root = common.root
-    train_folder = root / "train"
-    if not train_folder.is_dir():
-        raise UserError(f"data.root: no folder {train_folder}; pictures are looked for in {train_folder}/<class>/*.jpg")
-    class_names = sorted(entry.name for entry in train_folder.iterdir() if _is_class(entry))
-    check_classes(class_names, f"data.root: {train_folder}")
+    root, known = common.root, common.known
+    class_names = _classes(root) if known is None else list(known.class_names)
     spec = DataSpec("image", (3, *size), tuple(class_names), *IMAGENET)
+    if known is not None and not any((root / name).is_dir() for name in ("train", "val", "test")):
+        raise UserError(f"data.root: no folder train, val or test in {root}")
 
     def read(folder: Path) -> FileSplit:
-        split = _scan(folder, class_names, size)
-        kept = None if cache == "none" else picture_cache(cache, folder, split.paths, size)
+        split = _scan(folder, class_names, size, known is not None)
+        kept = None if cache == "none" or not split.paths else picture_cache(cache, folder, split.paths, size)
         return replace(split, cache=kept)
 
     def load() -> Splits:
         train, val, test = (read(root / name) if (root / name).is_dir() else None for name in ("train", "val", "test"))
-        assert train is not None  # looked for above
+        if train is None:  # that of a trained run needn't be here
+            train = FileSplit(root / "train", [], torch.empty(0, dtype=torch.int64), size)
         splits = common.carve(train, test_fraction if test is None else None, val)
         splits = splits if test is None else replace(splits, test=test)
         return splits if cache == "none" else _with_room(splits, cache, common.limit)
 
     return Source(spec, load)
+
+
+def _classes(root: Path) -> list[str]:
+    """The folders of the training pictures."""
+    folder = root / "train"
+    if not folder.is_dir():
+        raise UserError(f"data.root: no folder {folder}; pictures are looked for in {folder}/<class>/*.jpg")
+    class_names = sorted(entry.name for entry in folder.iterdir() if _is_class(entry))
+    check_classes(class_names, f"data.root: {folder}")
+    return class_names
 
 
 def _with_room(splits: Splits, kind: Literal["ram", "disk"], limit: int | None) -> Splits:
@@ -125,21 +134,26 @@ def _with_room(splits: Splits, kind: Literal["ram", "disk"], limit: int | None) 
     return replace(splits, **parts)
 
 
-def _scan(folder: Path, class_names: list[str], size: tuple[int, int]) -> FileSplit:
-    """All pictures below folder/<class>, sorted; header and end of each are looked at: a wrong file shows now."""
+def _scan(folder: Path, class_names: list[str], size: tuple[int, int], trained: bool) -> FileSplit:
+    """All pictures below folder/<class>, sorted; header and end of each are looked at: a wrong file shows now.
+
+    A class without pictures is refused, but where the classes are those of a `trained` run.
+    """
     strangers = sorted(entry.name for entry in folder.iterdir() if _is_class(entry) and entry.name not in class_names)
     if strangers:
-        raise UserError(f"data.root: {folder / strangers[0]} is a class that {folder.parent / 'train'} doesn't have")
+        whose = f"the run doesn't know{choices(strangers[0], class_names)}"
+        whose = whose if trained else f"{folder.parent / 'train'} doesn't have"
+        raise UserError(f"data.root: {folder / strangers[0]} is a class that {whose}")
     paths, targets = [], []
     for label, name in enumerate(class_names):
         found = sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        if not found:
+        if not found and not trained:
             raise UserError(f"data.root: no pictures in {folder / name} (looked for {', '.join(sorted(SUFFIXES))})")
         paths += found
         targets += [label] * len(found)
     for path in paths:
         check_picture(path)
-    return FileSplit(folder, paths, torch.tensor(targets), size)
+    return FileSplit(folder, paths, torch.tensor(targets, dtype=torch.int64), size)
 
 
 def _is_class(folder: Path) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dlrun.data.order import bucketed, longest_first, shuffled
 from dlrun.data.stratified import stratified
-from dlrun.errors import UserError
+from dlrun.errors import UserError, choices
 from dlrun.spec import PAD, DataSpec
 
 
@@ -156,11 +156,17 @@ class DataOptions:
     val_fraction: float
     split_seed: int
     limit: int | None = None  # of each split's samples; `limited` cuts them off, after a builder's `load`
+    # What a trained run knows: its classes and their order, its vocabulary, mean and standard deviation hold, and no
+    # builder learns others from its data, which may be another's.
+    known: DataSpec | None = None
+    whole: bool = False  # nothing is held out for a test: where there is no test split, everything is
 
     def carve(self, split: Split, test_fraction: float | None = None, val: Split | None = None) -> Splits:
         """Carve a stratified test split (unless None) and a validation split (unless given) from `split`."""
         everything = np.arange(len(split))
         test = everything[:0]
+        if self.known is not None and (len(split) == 0 or (self.whole and test_fraction is not None)):
+            return Splits(split.subset(test), val or split.subset(test), split)
         if test_fraction is not None:
             everything, test = self.hold_out(everything, split.targets.numpy(), test_fraction)
         held = everything[:0]
@@ -229,6 +235,20 @@ def pixel_statistics(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ..
     """Mean and standard deviation per channel of uint8 pixels (N, H, W, C), scaled to [0, 1]."""
     values = pixels.flatten(0, 2).double() / 255
     return tuple(values.mean(0).tolist()), tuple(values.std(0).clamp_min(1e-3).tolist())
+
+
+def labelled(names: Sequence[str], known: DataSpec | None, where: str) -> list[int]:
+    """The number that each of a data set's classes has for the model: its own, or that of a trained run's class.
+
+    Raises UserError for a class that such a run hasn't; `where` it is goes in front.
+    """
+    if known is None:
+        return list(range(len(names)))
+    numbers = {name: number for number, name in enumerate(known.class_names)}
+    for name in names:
+        if name not in numbers:
+            raise UserError(f"{where}: '{name}' is no class of the run{choices(name, numbers)}")
+    return [numbers[name] for name in names]
 
 
 def check_classes(class_names: Sequence[str], where: str) -> None:

@@ -17,7 +17,7 @@ from dlrun.data import columns, source, stratified, tokens
 from dlrun.data import pydocs as docstrings
 from dlrun.data.columns import read_columns
 from dlrun.data.pydocs import paragraphs
-from dlrun.data.source import ArraySplit, DataOptions, Source, Splits, TokenSplit, check_classes
+from dlrun.data.source import ArraySplit, DataOptions, Source, Splits, TokenSplit, check_classes, labelled
 from dlrun.data.text_cache import cached
 from dlrun.errors import OptionError, UserError
 from dlrun.registry import Count, Share, datasets
@@ -65,7 +65,8 @@ def text_csv(
         if _content(path) != content:
             raise OptionError("file", f"{path} was changed while it was read")
         class_names = sorted(set(names))
-        check_classes(class_names, f"data.label_column: '{label_column}' of {path}")
+        if common.known is None:
+            check_classes(class_names, f"data.label_column: '{label_column}' of {path}")
         numbers = {name: number for number, name in enumerate(class_names)}
         return texts, [numbers[name] for name in names], class_names
 
@@ -94,7 +95,7 @@ def _texts(
     """`read`, split and tokenised, or what came of it when `facts` and all options were the same."""
     options = (vocab_size, max_length, test_fraction, common.val_fraction, common.split_seed)
     made = cached(
-        {**facts, "options": options, "made by": _makers()},
+        {**facts, "options": options, "known": _known(common), "made by": _makers()},
         lambda: _tokenised(common, read(), vocab_size, max_length, test_fraction),
     )
     spec = DataSpec(
@@ -117,18 +118,29 @@ def _tokenised(
 ) -> dict[str, Any]:
     """Split first, then learn the vocabulary on the train split alone, then encode all."""
     texts, labels, class_names = read
-    carved = common.carve(ArraySplit(torch.arange(len(texts)), torch.tensor(labels)), test_fraction)
+    known = common.known
+    numbers = labelled(class_names, known, "data")
+    targets = torch.tensor([numbers[label] for label in labels])
+    carved = common.carve(ArraySplit(torch.arange(len(texts)), targets), test_fraction)
     parts = [
         ([texts[i] for i in split.inputs.tolist()], split.targets)  # type: ignore[attr-defined]
         for split in (carved.train, carved.val, carved.test)
     ]
-    tokenizer = tokens.learn(parts[0][0], vocab_size, max_length)
+    if known is None or known.tokenizer is None:
+        tokenizer = tokens.learn(parts[0][0], vocab_size, max_length)
+    else:
+        tokenizer = tokens.learned(known.tokenizer)
     return {
-        "class_names": list(class_names),
+        "class_names": list(class_names if known is None else known.class_names),
         "vocab_size": tokenizer.get_vocab_size(),
         "tokenizer": tokenizer.to_str(),
         "splits": [(*tokens.encode(tokenizer, chosen), targets) for chosen, targets in parts],
     }
+
+
+def _known(common: DataOptions) -> Any:
+    """What isn't learned from these texts."""
+    return None if common.known is None else [common.known.class_names, common.known.tokenizer, common.whole]
 
 
 def _makers() -> dict[str, str]:

@@ -37,13 +37,20 @@ def learn(texts: Sequence[str], vocab_size: int, max_length: int) -> Tokenizer:
     return tokenizer
 
 
+def learned(tokenizer: str) -> Tokenizer:
+    """The tokenizer that was learned before, from what a `DataSpec` has of it."""
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_str(tokenizer)
+
+
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Token ids of all texts, one after the other (T,) int32, and how many each has (N,) int32: at least one.
 
     A text without a word (emoji only, say) still needs a step for a model to stand on: an unknown word.
     """
     tokenizer.encode_special_tokens = True  # or a text that says "[PAD]" would have padding in its middle
-    ids, lengths = [], []
+    ids, lengths = [np.empty(0, np.int32)], [np.empty(0, np.int32)]
     for start in range(0, len(texts), AT_ONCE):
         encodings = tokenizer.encode_batch_fast(texts[start : start + AT_ONCE])
         words = [encoding.ids or [UNKNOWN] for encoding in encodings]
