@@ -33,8 +33,21 @@ def write(path: Path, run: LoadedRun, content: Mapping[str, Any]) -> None:
         "device": run.device.type,
         "versions": versions(),
     }
-    text = json.dumps(finite({**origin, **content}), indent=2, ensure_ascii=False)
-    put(path, text.encode() + b"\n")
+    put(path, readable(finite({**origin, **content})).encode() + b"\n")
+
+
+def readable(value: Any, indent: str = "") -> str:
+    """JSON for people: what holds no further lists or mappings is on one line, such as a matrix's rows."""
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    if not any(isinstance(item, dict | list | tuple) for item in items):
+        return json.dumps(value, ensure_ascii=False)
+    inner = indent + "  "
+    if isinstance(value, dict):
+        lines = [f"{inner}{json.dumps(str(key), ensure_ascii=False)}: {readable(v, inner)}" for key, v in value.items()]
+    else:
+        lines = [inner + readable(item, inner) for item in value]
+    first, last = "{}" if isinstance(value, dict) else "[]"
+    return first + "\n" + ",\n".join(lines) + f"\n{indent}{last}"
 
 
 def put(path: Path, content: bytes) -> None:

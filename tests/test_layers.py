@@ -17,7 +17,7 @@ FLOORS = [
         " runfolder tracking transfer weights writer",
         "logs mistakes runs trainer",
         "build config inputs",
-        "changes commands extension loading messages options reporting restoration testing train",
+        "changes commands evaluation extension loading messages options reporting restoration testing train",
         "__main__ cli launch resume",
     )
 ]
@@ -57,6 +57,8 @@ WITHIN = {
     ("runs", "runfolder"),
     ("loading", "changes"),
     ("reporting", "loading"),
+    ("evaluation", "loading"),
+    ("commands", "evaluation"),
     ("commands", "loading"),
     ("commands", "options"),
     ("commands", "reporting"),
