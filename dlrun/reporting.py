@@ -20,6 +20,8 @@ from dlrun.tracking import Predictions
 
 log = logging.getLogger("dlrun")
 
+LONGEST = 160  # characters of a line of JSON, but for rows of numbers
+
 
 def write(path: Path, run: LoadedRun, content: Mapping[str, Any]) -> None:
     """`content` as JSON, with what it is of: the file is whole or it isn't there. Raises UserError if it can't be."""
@@ -37,10 +39,15 @@ def write(path: Path, run: LoadedRun, content: Mapping[str, Any]) -> None:
 
 
 def readable(value: Any, indent: str = "") -> str:
-    """JSON for people: what holds no further lists or mappings is on one line, such as a matrix's rows."""
+    """JSON for people: on one line what is short and holds no further lists or mappings, and a matrix's rows."""
+    line = json.dumps(value, ensure_ascii=False)
     items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-    if not any(isinstance(item, dict | list | tuple) for item in items):
-        return json.dumps(value, ensure_ascii=False)
+    if not any(isinstance(item, dict | list | tuple) for item in items) and (
+        not items
+        or len(line) <= LONGEST
+        or (isinstance(value, list) and all(isinstance(v, int | float) for v in value))
+    ):
+        return line
     inner = indent + "  "
     if isinstance(value, dict):
         lines = [f"{inner}{json.dumps(str(key), ensure_ascii=False)}: {readable(v, inner)}" for key, v in value.items()]
