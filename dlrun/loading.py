@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -60,6 +61,7 @@ class LoadedRun:
     prepare: Callable[[Tensor], Tensor]
     checkpoint: Path
     state: Mapping[str, Any]  # of the checkpoint, without its tensors: progress, data, …
+    rounded: tuple[str, ...] = ()  # parameters of `network` that the training had in bfloat16; here they are fp32
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -91,7 +93,13 @@ class LoadedRun:
         halves = self.config.trainer.on_oom == "halve"
         task = tasks.build("classification", {}, self.spec, torch.ones(self.spec.num_outputs))
         tta = checked(self.config.trainer.tta, self.spec)
-        return Evaluator(self.model, task.to(self.device), self.precision, tta=tta, halves=halves)
+        model = self.model
+        if self.rounded and self.precision.name == "bf16_weights" and model is self.network:
+            model = copy.deepcopy(model)
+            for name in self.rounded:
+                parameter = model.get_parameter(name)
+                parameter.data = parameter.data.bfloat16()
+        return Evaluator(model, task.to(self.device), self.precision, tta=tta, halves=halves)
 
 
 def load_run(
@@ -137,6 +145,7 @@ def load_run(
         precision=_precision(config, target),
         prepare=preparation(spec, target, last),
         checkpoint=file,
+        rounded=tuple(name for name, _ in network.named_parameters() if state["model"][name].dtype == torch.bfloat16),
         state={name: value for name, value in state.items() if name not in ("model", "ema", "optimizer")},
     )
 

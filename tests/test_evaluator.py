@@ -37,6 +37,11 @@ def test_predictions_are_in_the_splits_own_order(name: str, limit: int | None, b
     assert torch.equal(predicted["targets"], targets[:seen])
     torch.testing.assert_close(predicted["probabilities"], alone.softmax(dim=1))
     torch.testing.assert_close(predicted["losses"], F.cross_entropy(alone, targets[:seen], reduction="none"))
+    assert torch.equal(predicted["guesses"], alone.argmax(dim=1))
+    assert torch.equal(predicted["ranks"], (alone > alone.gather(1, targets[:seen, None])).sum(dim=1))
     metrics = evaluator.evaluate(batches, "test")
+    both = evaluator.examine(batches, "test")
+    assert both[0] == metrics
+    assert all(torch.equal(both[1][name], predicted[name]) for name in predicted)
     assert metrics["test/acc"] == pytest.approx((alone.argmax(dim=1) == targets[:seen]).double().mean().item())
     assert metrics["test/loss"] == pytest.approx(predicted["losses"].mean().item(), rel=1e-5)

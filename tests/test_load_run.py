@@ -22,6 +22,7 @@ from dlrun.registry import models
 from dlrun.spec import DataSpec
 
 QUICK = ["tracking=none", "augment=none", "trainer.max_epochs=2", "hydra.run.dir=run"]
+WORDS = ["data=pydocs", "data.max_length=12", "data.limit=200"]
 SMALL = ["model=mlp", "model.hidden_sizes=[16]", "data=breast_cancer"]
 
 
@@ -35,8 +36,9 @@ def in_summary(folder: Path) -> dict[str, float]:
         [*SMALL, "trainer.ema_decay=0.9"],
         [*SMALL, "precision=bf16", "task.label_smoothing=0.1", "task.class_weights=balanced"],
         ["model=cnn", "model.channels=[4,8]", "model.hidden_size=16", "data=digits", "trainer.tta=flip_shift"],
-        ["model=lstm", "model.hidden_size=8", "data=pydocs", "data.max_length=12", "data.limit=200"],
+        ["model=lstm", "model.hidden_size=8", *WORDS],
         ["model=transformer", "model.d_model=16", "data=digits", "trainer.limit_test_batches=1"],
+        ["model=transformer", "model.d_model=16", *WORDS, "precision=bf16_weights", "trainer.ema_decay=0.5"],
     ],
     ids=lambda words: words[0],
 )

@@ -105,3 +105,22 @@ def test_tumours_have_their_names_the_right_way_round():
 def test_mistakes(name, options, message):
     with pytest.raises(UserError, match=message):
         datasets.build(name, options, COMMON)
+
+
+def test_a_trained_runs_statistics_hold_for_other_samples():
+    trained = datasets.build("breast_cancer", {}, DataOptions(Path(), 0.1, 0))
+    other = datasets.build("breast_cancer", {}, DataOptions(Path(), 0.5, 1, known=trained.spec))
+    assert other.spec == trained.spec
+    found = other.load().test
+    table = load_breast_cancer()
+    raw = found.inputs.double() * torch.tensor(trained.spec.std) + torch.tensor(trained.spec.mean)
+    assert all(np.isclose(table.data, row, rtol=1e-4, atol=1e-5).all(axis=1).any() for row in raw[:20].numpy())
+    digits = datasets.build("digits", {}, DataOptions(Path(), 0.1, 0)).spec
+    assert datasets.build("digits", {}, DataOptions(Path(), 0.5, 1, known=digits)).spec == digits
+
+
+def test_nothing_is_held_out_of_data_that_is_all_test():
+    spec = datasets.build("breast_cancer", {}, DataOptions(Path(), 0.1, 0)).spec
+    splits = datasets.build("breast_cancer", {}, DataOptions(Path(), 0.1, 0, known=spec, whole=True)).load()
+    assert (len(splits.train), len(splits.val), len(splits.test)) == (0, 0, 569)
+    assert splits.test.targets.tolist() == load_breast_cancer().target.tolist()
