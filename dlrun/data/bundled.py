@@ -85,13 +85,14 @@ def _rows(name: str, header: int = 0) -> np.ndarray:
 def _table(
     common: DataOptions, inputs: np.ndarray, targets: np.ndarray, names: tuple[str, ...], test_fraction: float
 ) -> Source:
-    """A table standardised with the train split's mean and standard deviation: no look at validation or test."""
+    """A table standardised with the train split's mean and standard deviation, or those of a trained run's."""
     raw = ArraySplit(torch.from_numpy(inputs).double(), torch.from_numpy(targets).long())
     splits = common.carve(raw, test_fraction)
     assert isinstance(splits.train, ArraySplit)
-    mean = splits.train.inputs.mean(0)
-    std = splits.train.inputs.std(0, correction=0).clamp_min(1e-12)
-    if common.known is not None:
+    if common.known is None:
+        mean = splits.train.inputs.mean(0)
+        std = splits.train.inputs.std(0, correction=0).clamp_min(1e-12)
+    else:
         mean, std = (torch.tensor(numbers, dtype=torch.float64) for numbers in (common.known.mean, common.known.std))
 
     def standardised(split: ArraySplit) -> ArraySplit:
