@@ -68,6 +68,16 @@ class Evaluator:
             raise UserError(f"data: the {split} split is empty")
         return {f"{split}/{name}": value.item() / count for name, value in sums.items()}
 
+    @torch.inference_mode()
+    def probabilities(self, inputs: Tensor) -> Tensor:
+        """Of inputs that are prepared, and belong to no split: (B, K), on the CPU."""
+        self._swap_ema()
+        self.model.eval()
+        try:
+            return self._forward(inputs).float().softmax(dim=1).cpu()
+        finally:
+            self._swap_ema()
+
     def _logits(self, batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
         """Logits (B, K) and targets (B,) of every batch."""
         self._swap_ema()

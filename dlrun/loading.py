@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from dlrun import checkpoint as checkpoints
 from dlrun.build import build_model, channels_last
 from dlrun.changes import changed, check_plugins
 from dlrun.config import Config, may_change, parse
+from dlrun.data.foreign import Reader, raw_batch, reader
 from dlrun.data.loader import Batches
 from dlrun.data.prepare import preparation
 from dlrun.data.source import Split
@@ -27,7 +29,8 @@ from dlrun.machine import choose_device
 from dlrun.models.zoo import FROM_CHECKPOINT
 from dlrun.plugins import load_plugins
 from dlrun.precision import Precision
-from dlrun.registry import precisions, tasks
+from dlrun.predictions import Prediction, best
+from dlrun.registry import Count, check_value, precisions, tasks
 from dlrun.runfolder import RunFolder
 from dlrun.runs import find, refuse_sweep
 from dlrun.spec import DataSpec
@@ -87,6 +90,38 @@ class LoadedRun:
         """A split, or the one that is given in its place, in its own order and not augmented. Raises UserError."""
         split = self.split(name) if split is None else split
         return build_batches(self.config, split, name, self.device, self.prepare)
+
+    @cached_property
+    def reader(self) -> Reader:
+        """Who reads samples that belong to no data set. Raises UserError where none of them can be read."""
+        return reader(self.spec)
+
+    def preprocess(self, samples: Any) -> Tensor:
+        """What `model` takes, of one sample or several: (B, C, H, W), (B, L) or (B, F), as a split would give them.
+
+        Of pictures, paths, PIL images, or uint8 arrays (H, W) or (H, W, C), of any size; of texts, strings; of a table,
+        rows of numbers as they were measured. Raises UserError for a sample that can't be read.
+        """
+        return self.prepare(raw_batch(self.reader, self.reader.listed(samples)))
+
+    def predict(self, samples: Any, top_k: int = 5) -> list[Prediction]:
+        """The `top_k` most probable classes, all where there are fewer, of each sample; of `preprocess`'s kinds.
+
+        As many at a time as in evaluation, judged as there: by the run's precision and `trainer.tta`.
+        """
+        check_value(top_k, Count, "top_k")
+        several = self.reader.listed(samples)
+        parts = [several[i : i + self.batch_size] for i in range(0, len(several), self.batch_size)]
+        judge, found = self.evaluator(), []
+        for part in parts:
+            probabilities = judge.probabilities(self.preprocess(part))
+            found += best(probabilities, self.class_names, top_k)
+        return found
+
+    @property
+    def batch_size(self) -> int:
+        """Samples that are judged at a time."""
+        return self.config.data.eval_batch_size or 4 * self.config.data.batch_size
 
     def evaluator(self) -> Evaluator:
         """Judges `model` as the training did: its precision, and its views of each picture."""

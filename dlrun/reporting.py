@@ -35,7 +35,8 @@ def write(path: Path, run: LoadedRun, content: Mapping[str, Any]) -> None:
         "device": run.device.type,
         "versions": versions(),
     }
-    put(path, readable(finite({**origin, **content})).encode() + b"\n")
+    text = readable(finite({**origin, **content}))
+    put(path, text.encode(errors="backslashreplace") + b"\n")  # names of files may have bytes that aren't UTF-8
 
 
 def readable(value: Any, indent: str = "") -> str:

@@ -17,6 +17,7 @@ from command_line import CommandLine
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
+from trained import train_each_kind
 
 from dlrun.registry import models
 
@@ -48,3 +49,11 @@ def dlrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     assert all(models[name] for name in models.names())  # imported, and what a test's plugin adds goes with the test
     monkeypatch.setattr(models, "_builders", dict(models._builders))
     return CommandLine(tmp_path, monkeypatch, capsys)
+
+
+@pytest.fixture(scope="session")
+def small_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with small trained runs in it, one for each kind of data; made once, and not to be changed."""
+    folder = tmp_path_factory.mktemp("small_runs")
+    train_each_kind(folder)
+    return folder

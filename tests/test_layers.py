@@ -11,8 +11,8 @@ FLOORS = [
     for names in (
         "allocator atomic barriers conffolder distributed eager errors garbage locks machine plugins registry signals"
         " slurm spec",
-        "data ema faults freezing fused groups models muon optim precision progress rounding schedules scoring tally"
-        " tasks together tta",
+        "data ema faults freezing fused groups models muon optim precision predictions progress rounding schedules"
+        " scoring tally tasks together tta",
         "benching checkpoint compiling compose compression evaluator exporting gradients initialization profiler"
         " runfolder tracking transfer weights writer",
         "logs mistakes runs trainer",

@@ -43,6 +43,28 @@ def read_picture(path: Path, pixels: np.ndarray) -> os.stat_result:
     return state
 
 
+def fit_picture(image: Image.Image, pixels: np.ndarray) -> None:
+    """Fill `pixels` (H, W, 3) uint8 with a picture that Pillow holds, as `read_picture` does with a file of it.
+
+    Raises UserError if it can't be decoded: Pillow opens a file without reading all of it.
+    """
+    try:
+        _resize(np.array(_eight_bits(image).convert("RGB")), pixels)
+    except DAMAGED as error:
+        raise UserError(f"data: can't read the image {image!r} ({error})") from error
+
+
+def fit_pixels(image: np.ndarray, pixels: np.ndarray) -> None:
+    """Fill `pixels` (H, W, C) uint8 with those of `image` (any height, any width, C) uint8."""
+    _resize(np.array(image), pixels)  # a copy: torch takes no read-only or backward memory
+
+
+def grey(pixels: np.ndarray) -> np.ndarray:
+    """RGB (…, 3) uint8 → luma (…, 1) uint8 by ITU-R BT.601, to the bit as Pillow does it; of grey, the same grey."""
+    red, green, blue = (pixels[..., channel].astype(np.uint32) for channel in range(3))
+    return ((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16).astype(np.uint8)[..., None]
+
+
 def check_picture(path: Path) -> None:
     """Raise UserError unless the file has a picture's header and its end, or can be decoded without.
 
@@ -120,7 +142,7 @@ def _resize(image: np.ndarray, pixels: np.ndarray) -> None:
     its bilinear aliases (30 dB from the mean of the area where this has 36, on a photograph of 500×375 at 224×224), and
     its INTER_AREA takes as long as decoding does.
     """
-    channels_last = torch.from_numpy(image)[None].permute(0, 3, 1, 2)  # (1, 3, H, W)
+    channels_last = torch.from_numpy(image)[None].permute(0, 3, 1, 2)  # (1, C, H, W)
     resized = F.interpolate(channels_last, pixels.shape[:2], mode="bilinear", antialias=True)
     pixels[...] = resized[0].permute(1, 2, 0).numpy()
 
