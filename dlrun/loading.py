@@ -100,7 +100,8 @@ class LoadedRun:
         """What `model` takes, of one sample or several: (B, C, H, W), (B, L) or (B, F), as a split would give them.
 
         Of pictures, paths, PIL images, or uint8 arrays (H, W) or (H, W, C), of any size; of texts, strings; of a table,
-        rows of numbers as they were measured. Raises UserError for a sample that can't be read.
+        rows of numbers as they were measured. A path is decoded as training decodes, at a fraction where that is
+        enough; a PIL image stands as it is. Raises UserError for a sample that can't be read.
         """
         return self.prepare(raw_batch(self.reader, self.reader.listed(samples)))
 

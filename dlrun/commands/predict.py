@@ -148,11 +148,11 @@ def _check(loaded: LoadedRun, options: Options) -> None:
 def _check_out(target: Path, options: Options) -> None:
     if target.suffix.lower() not in WRITERS:
         raise UserError(f"out: expected a file that ends in {', '.join(WRITERS)}, or -, got '{target}'")
-    if target.is_dir():
+    if os.path.isdir(target):
         raise UserError(f"out: {target} is a folder; name a file in it")
-    if options.out is not None and not target.parent.is_dir():
+    if options.out is not None and not os.path.isdir(target.parent):
         raise UserError(f"out: there is no folder {target.parent}")
-    if target.exists() and any(Path(name).exists() and target.samefile(name) for name in options.input):
+    if os.path.exists(target) and any(os.path.exists(name) and target.samefile(name) for name in options.input):
         raise UserError(f"out: {target} is the input, and would be replaced")
 
 

@@ -31,18 +31,18 @@ class Unreadable:
     reason: str
 
 
-def files(named: Iterable[str], suffixes: Collection[str]) -> Iterator[Path | Unreadable]:
+def files(named: Iterable[str], suffixes: Collection[str], literal: bool = False) -> Iterator[Path | Unreadable]:
     """The files that are meant, in the order in which they were named, and sorted in a folder.
 
     A folder stands for all files in it, however deep, that have one of the `suffixes`; what is hidden is left out. A
-    file that is named by itself may have any.
+    file that is named by itself may have any. `literal` names are no patterns, and nobody has mistyped them.
     """
     for name in named:
-        path = Path(name).expanduser()  # the shell doesn't, after an equals sign
-        if not os.path.lexists(path) and glob.has_magic(name):
-            yield from _matches(str(path), suffixes)
+        path = name if literal else os.path.expanduser(name)  # the shell doesn't, after an equals sign
+        if not literal and not os.path.lexists(path) and glob.has_magic(path):
+            yield from _matches(path, suffixes)
         else:
-            yield from _named(path, suffixes)
+            yield from _named(path, suffixes, "" if literal else _near(path))
 
 
 def listed_on_stdin() -> Iterator[str]:
@@ -71,25 +71,35 @@ def _matches(pattern: str, suffixes: Collection[str]) -> Iterator[Path | Unreada
     if not found:
         yield Unreadable(shown(pattern), "matches nothing")
     for name in found:
-        yield from _named(Path(name), suffixes)
+        yield from _named(name, suffixes)
 
 
-def _named(path: Path, suffixes: Collection[str]) -> Iterator[Path | Unreadable]:
-    if path.is_dir():
+def _named(name: str, suffixes: Collection[str], near: str = "") -> Iterator[Path | Unreadable]:
+    path = Path(name)
+    if os.path.isdir(name):  # where Path.is_dir raises, for a name that is too long, this is False
         empty = True
         for found in _inside(path, suffixes):
             empty = False
             yield found
         if empty:
             yield Unreadable(shown(path), f"holds nothing to read (looked for {', '.join(sorted(suffixes))})")
-    elif path.is_file():
+    elif os.path.isfile(name):
         yield path
-    elif path.exists():
+    elif os.path.exists(name):
         yield Unreadable(shown(path), "is neither a file nor a folder")
     else:
-        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        near = choices(path.name, siblings).partition(" (choose")[0]
         yield Unreadable(shown(path), f"there is no such file or folder{near}")
+
+
+def _near(name: str) -> str:
+    """What may have been meant by a name that isn't there."""
+    if os.path.lexists(name):
+        return ""
+    try:
+        siblings = os.listdir(os.path.dirname(name) or ".")
+    except OSError:
+        return ""
+    return choices(os.path.basename(name), siblings).partition(" (choose")[0]
 
 
 def _inside(folder: Path, suffixes: Collection[str]) -> Iterator[Path | Unreadable]:

@@ -21,8 +21,8 @@ def all_samples(
     yield from (Sample(f"text {number}", text) for number, text in enumerate(texts, 1))
     for name in named:
         if modality == "image":
-            for file in files(listed_on_stdin() if name == STDIN else [name], PICTURES):
-                yield _picture(file)
+            found = files(listed_on_stdin(), PICTURES, literal=True) if name == STDIN else files([name], PICTURES)
+            yield from map(_picture, found)
         elif name == STDIN:
             yield from records(None, modality, columns)
         else:

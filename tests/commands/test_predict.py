@@ -151,7 +151,11 @@ def test_a_colour_run_without_its_data(work: CommandLine, small_runs: Path) -> N
         run = package.load_run("photos")
         expected = run.evaluator().predict(run.batches("test"))["probabilities"]
         paths = [str(small_runs / path) for path in run.batches("test").split.paths]  # type: ignore[attr-defined]
-    assert work("predict", "run=photos", *[f"input={path}" for path in paths], "batch_size=4").code == 0
+    try:  # two threads decode
+        named = [f"input={path}" for path in paths]
+        assert work("predict", "run=photos", *named, "batch_size=4", "trainer.num_threads=2").code == 0
+    finally:
+        torch.set_num_threads(1)
     rows = table("photos/predict/predictions.csv")
     assert len(rows) == 18
     for row, shares in zip(rows, expected, strict=True):

@@ -52,6 +52,11 @@ def test_what_is_not_there_is_told(tree: Path) -> None:
         "pipe.png: is neither a file nor a folder",
     ]
     assert found(".") == ALL  # and no pipe, which would never end
+    long = "x" * 300
+    assert found(long, "~no-such-user/x.png") == [
+        f"{long}: there is no such file or folder",
+        "~no-such-user/x.png: there is no such file or folder",
+    ]
     assert found("nowhere/x.png") == ["nowhere/x.png: there is no such file or folder"]
 
 
@@ -70,6 +75,8 @@ def test_names_on_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
     names = list(listed_on_stdin())
     assert names == ["a b.png", "ü.png", "\udcff.png"]
     assert shown(names[2]) == "\\xff.png"
+    literal = [item for item in files(["*.png", "a\0*.png"], KINDS, literal=True) if isinstance(item, Unreadable)]
+    assert [item.reason for item in literal] == ["there is no such file or folder"] * 2
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(UserError, match="nothing on stdin"):
         list(listed_on_stdin())
