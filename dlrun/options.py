@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -78,7 +79,7 @@ def _value(text: str, annotation: Any, key: str) -> Any:
     if kind is Path:
         if not text:
             raise UserError(f"{key}: expected a path, got nothing")
-        return Path(text).expanduser()  # the shell doesn't, after an equals sign
+        return Path(os.path.expanduser(text))  # the shell doesn't, after an equals sign
     if kind is str:
         return text
     if kind is list:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime
 from pathlib import Path
 
@@ -14,11 +15,11 @@ TOPS = ("outputs", "multirun")  # where `last` looks
 def find(name: str) -> Path:
     """The run folder that `name` is, or that `last` stands for: the one that was begun last. Raises UserError."""
     if name != "last":
-        path = Path(name).expanduser()  # the shell doesn't, after an equals sign
-        if not path.is_dir():
-            if path.exists():
+        path = Path(os.path.expanduser(name))  # the shell doesn't, after an equals sign
+        if not os.path.isdir(path):  # where Path.is_dir raises, for a name that is too long, this is False
+            if os.path.exists(path):
                 raise UserError(f"run: {name} is a file; give the run's folder")
-            siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
+            siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if os.path.isdir(path.parent) else []
             raise UserError(f"run: no folder '{name}'{choices(path.name, siblings).partition(' (choose')[0]}")
         return path
     found = [path.parent for top in TOPS for path in Path(top).glob("**/summary.json")]

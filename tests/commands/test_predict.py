@@ -255,6 +255,9 @@ WRONG = {
     "x.png": "predict: can't read 'x.png'; expected KEY=VALUE",
     "input=x.png model.dropout=0.5": "model.dropout: unknown option of predict",
     "input=x.png run=nowhere": "run: no folder 'nowhere'",
+    "input=x.png run=~no-such-user": "run: no folder '~no-such-user'",
+    "input=x.png out=~no-such-user/x.csv": "out: there is no folder ~no-such-user",
+    f"input=x.png run={'x' * 300}": "run: no folder 'xxx",
 }
 
 
@@ -275,7 +278,7 @@ def test_what_is_wrong_is_one_line_and_leaves_nothing(work: CommandLine) -> None
         run = [] if "run=" in words else ["run=digits"]
         refused(work("predict", *run, *given), message)
         assert sorted(Path().rglob("*")) == before, words
-    assert len(WRONG) == 34
+    assert len(WRONG) == 37
     refused(work("predict", "input=x.png"), "predict: say which run")
 
 
