@@ -97,6 +97,7 @@ def run(words: Sequence[str]) -> int:
     work.show(None if to_stdout else target)
     if not to_stdout:
         _report(loaded, options, work.report(target))
+        reporting.tell(loaded, {"predict/samples": work.count, "predict/unreadable": work.refused})
     return 0
 
 
