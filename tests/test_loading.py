@@ -138,7 +138,7 @@ def test_the_data_is_not_needed(runs: Path, tmp_path: Path, monkeypatch: pytest.
     picture = runs / "pets/test/red/0.png"
     monkeypatch.chdir(tmp_path)  # where there are no pets
     run = dlrun.load_run(runs / "photos")
-    with pytest.raises(UserError, match="data.root: no folder"):
+    with pytest.raises(UserError, match=r"data\.root: no folder"):
         run.batches("test")
     assert [p.class_name for p in run.predict([picture])] == [run.predict(picture)[0].class_name]
     assert run.predict([]) == []
