@@ -116,8 +116,10 @@ class Recurrent(nn.Module):
         """Whether to run over the padding, which gives the same numbers.
 
         On a CPU it is 2 to 3 times as fast: oneDNN's LSTM takes no packed sequences. torch.compile would unroll it, a
-        step of the text at a time; a packed one it leaves alone.
+        step of the text at a time; a packed one it leaves alone. No exported graph can hold a packed one.
         """
+        if torch.compiler.is_exporting() or torch.jit.is_tracing():
+            return True
         return embedded.device.type == "cpu" and not torch.compiler.is_dynamo_compiling()
 
     def _padded(self, x: Tensor, valid: Tensor) -> Tensor:
@@ -141,7 +143,8 @@ class Recurrent(nn.Module):
 
     def _direction(self, x: Tensor, suffix: str) -> Tensor:
         """One direction of one layer, from the first step to the last."""
-        cell, state = self.recurrent, x.new_zeros(1, len(x), self.hidden_size)
+        # Not len(x): a traced graph would keep this batch's size for ever.
+        cell, state = self.recurrent, x.new_zeros(1, x.shape[0], self.hidden_size)
         weights = [getattr(cell, name + suffix) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
         how = (weights, True, 1, 0.0, self.training, False, True)  # biases, layers, dropout, …, both ways, batch first
         if isinstance(cell, nn.LSTM):
@@ -151,7 +154,7 @@ class Recurrent(nn.Module):
     def _last(self, steps: Tensor, valid: Tensor) -> Tensor:
         """The last valid step of the forward direction, and the first of the backward one: (B, H)."""
         last = (valid.sum(dim=1) - 1).clamp_min(0)
-        forward = steps[torch.arange(len(steps), device=steps.device), last, : self.hidden_size]
+        forward = steps[torch.arange(steps.shape[0], device=steps.device), last, : self.hidden_size]
         return torch.cat([forward, steps[:, 0, self.hidden_size :]], dim=1)
 
 
