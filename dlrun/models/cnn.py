@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Annotated
 
+import torch
+import torch.nn.functional as F
 from annotated_types import MinLen
 from torch import Tensor, nn
 
@@ -80,11 +82,18 @@ class TextCNN(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:  # (B, L) → (B, outputs)
         valid = (tokens != PAD).unsqueeze(1).to(self.embedding.weight.dtype)  # (B, 1, L)
         x = self.embedding(tokens).transpose(1, 2)  # (B, E, L)
+        if torch.compiler.is_exporting():  # which asks whether it is contiguous, and then refuses texts of one word
+            x = x.clone(memory_format=torch.contiguous_format)
         for block in self.blocks:
             # After a ReLU nothing is below zero, so a padded step at zero never wins a maximum.
-            x = self.pool(block(x) * valid)  # (B, C, ⌈L/2⌉)
-            valid = self.pool(valid)
+            x = self._halve(block(x) * valid)  # (B, C, ⌈L/2⌉)
+            valid = self._halve(valid)
         return self.head(x.amax(dim=2))
+
+    def _halve(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_exporting():  # which keeps no length open for MaxPool1d, nor for one that rounds up
+            return F.max_pool2d(F.pad(x, (0, 1)).unsqueeze(2), (1, 2)).squeeze(2)
+        return self.pool(x)
 
 
 def _head(width: int, hidden_size: int, dropout: float, outputs: int) -> nn.Module:

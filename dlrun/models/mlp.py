@@ -6,6 +6,7 @@ import math
 from typing import Annotated
 
 import torch
+import torch.nn.functional as F
 from annotated_types import MinLen
 from torch import Tensor, nn
 
@@ -70,4 +71,8 @@ class WordLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, tokens: Tensor) -> Tensor:  # (B, L) → (B, width)
+        if torch.compiler.is_exporting():  # ONNX knows no bags, and would loop over the texts
+            valid = (tokens != PAD).unsqueeze(-1).to(self.bias.dtype)  # (B, L, 1)
+            vectors = F.embedding(tokens, self.words.weight) * valid
+            return vectors.sum(dim=1) / valid.sum(dim=1).clamp_min(1) + self.bias
         return self.words(tokens) + self.bias

@@ -124,7 +124,7 @@ class Transformer(nn.Module):
         embedded = embedded + self.positions[: embedded.shape[1]]
         valid = x != PAD if x.ndim == 2 else None
         if self.class_token is not None:
-            embedded = torch.cat([self.class_token.expand(len(x), 1, -1), embedded], dim=1)
+            embedded = torch.cat([self.class_token.expand(x.shape[0], 1, -1), embedded], dim=1)
             valid = None if valid is None else F.pad(valid, (1, 0), value=True)
         return self.dropout(embedded), valid
 
