@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._decomp import decomposition_table
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config
 
 from dlrun.spec import PAD, DataSpec
 
 symbolic_shapes: Any = _config
-# Where torch looks for an operator's decomposition, and for the shapes that it gives.
-DECOMPOSITIONS = [getattr(torch._C.DispatchKey, name) for name in ("CompositeImplicitAutograd", "Autograd", "Meta")]
+DECOMPOSITION = torch._C.DispatchKey.CompositeImplicitAutograd
 
 
 def example(spec: DataSpec, preprocess: bool = False, device: torch.device | str = "cpu") -> Tensor:
@@ -28,7 +28,7 @@ def example(spec: DataSpec, preprocess: bool = False, device: torch.device | str
     With `preprocess` it is what is in the data, uint8 pixels (B, H, W, C), and not what the model takes.
     """
     if spec.modality == "text":
-        tokens = torch.full((2, min(spec.shape[0], 9)), PAD + 1, dtype=torch.int64)
+        tokens = torch.full((2, max(min(spec.shape[0] - 1, 9), 1)), PAD + 1, dtype=torch.int64)
         tokens[1, 1:] = PAD  # one of them ends early
         return tokens.to(device)
     if spec.modality == "image" and preprocess:
@@ -61,15 +61,19 @@ def recurrences_whole() -> Iterator[None]:
 
 @contextmanager
 def _implemented(operator: Any, function: Any) -> Iterator[None]:
-    before = dict(operator.py_kernels)
-    operator.py_kernels.update(dict.fromkeys(DECOMPOSITIONS, function))
+    """Both where an export looks for the shapes of what comes out, and where a later round over its graph does."""
+    kernels, table = dict(operator.py_kernels), decomposition_table.get(operator)
+    operator.py_kernels[DECOMPOSITION] = decomposition_table[operator] = function
     operator._dispatch_cache.clear()
     try:
         yield
     finally:
         operator.py_kernels.clear()
-        operator.py_kernels.update(before)
+        operator.py_kernels.update(kernels)
         operator._dispatch_cache.clear()
+        decomposition_table.pop(operator)
+        if table is not None:
+            decomposition_table[operator] = table
 
 
 def _lstm(x: Tensor, states: list[Tensor], *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
