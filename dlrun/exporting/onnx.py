@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +12,7 @@ from torch import Tensor, nn
 from dlrun.atomic import atomic_write
 from dlrun.errors import UserError
 from dlrun.exporting.dynamism import example, program, recurrences_whole
+from dlrun.exporting.quiet import quiet
 from dlrun.spec import DataSpec
 
 INPUT, OUTPUT = "input", "logits"
@@ -29,12 +26,12 @@ def write(
     """`model` (in eval mode) as one file, `path`, whole or not there: "input" → "logits", with an open "batch".
 
     `inputs` is a batch that the graph takes, by default as the model of `spec` takes it; the "length" of a text is open
-    too. `metadata` can be read from the file again. Raises UserError without onnx and onnxscript.
+    too. `metadata` can be read from the file again. Raises UserError without the libraries.
     """
     require()
     inputs = example(spec) if inputs is None else inputs
-    graph = program(model, inputs, spec.modality == "text")
-    with _quiet(), recurrences_whole():
+    with quiet(), recurrences_whole():
+        graph = program(model, inputs, spec.modality == "text")
         made = torch.onnx.export(
             graph,
             (inputs,),
@@ -47,10 +44,26 @@ def write(
     assert made is not None
     proto = made.model_proto
     _name_axes(proto, inputs.ndim if spec.modality == "text" else 1)
+    _describe(proto, metadata)
+    save(proto, path)
+
+
+def copy(source: Path, path: Path, metadata: Mapping[str, str]) -> None:
+    """The net in `source`, with other metadata. Raises UserError if it can't be read."""
+    import onnx
+
+    try:
+        proto = onnx.load(source, load_external_data=False)
+    except Exception as error:  # of protobuf's classes
+        raise UserError(f"{source} can't be read: {error}") from error
+    _describe(proto, metadata)
+    save(proto, path)
+
+
+def _describe(proto: Any, metadata: Mapping[str, str]) -> None:
     del proto.metadata_props[:]
     for key, value in metadata.items():
         proto.metadata_props.add(key=key, value=value)
-    save(proto, path)
 
 
 def save(proto: Any, path: Path) -> None:
@@ -67,9 +80,10 @@ def require() -> None:
     """Raise UserError unless the libraries are there that write ONNX."""
     try:
         import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError:
-        raise UserError("format=onnx needs onnx and onnxscript: pip install 'dlrun[export]'") from None
+        raise UserError("format=onnx needs onnx, onnxscript and onnxruntime: pip install 'dlrun[export]'") from None
 
 
 def _name_axes(proto: Any, open_axes: int) -> None:
@@ -80,21 +94,6 @@ def _name_axes(proto: Any, open_axes: int) -> None:
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param in names:
                 dim.dim_param = names[dim.dim_param]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter tells of its steps, its optimizer's and its own plans; an error is raised all the same."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), warnings.catch_warnings(action="ignore"):
-        try:
-            for logger in loggers:
-                logger.setLevel(logging.CRITICAL)
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
 
 
 def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from dlrun.errors import UserError
+from dlrun.exporting import metadata, own_packages
+from dlrun.exporting.quiet import quiet
 
 
 class Runner(nn.Module):
-    """What an exported file computes: prepared inputs → logits (B, K), and `metadata`, the texts that it carries."""
+    """What an exported file computes: inputs → logits (B, K), and `metadata`, the texts that it carries."""
 
     metadata: dict[str, str]
 
-    def __init__(self, path: Path, metadata: dict[str, str]):
+    def __init__(self, path: Path, texts: dict[str, str]):
         super().__init__()
-        self.path, self.metadata = path, metadata
+        self.path, self.metadata = path, texts
 
 
 class OnnxRunner(Runner):
@@ -47,11 +50,54 @@ class OnnxRunner(Runner):
         return torch.from_numpy(outputs[0]).to(inputs.device)
 
 
-def open_artifact(path: Path, *, threads: int | None = None) -> Runner:
-    """Open an exported file. Raises UserError if it can't be read."""
-    if not path.exists():
+class TorchRunner(Runner):
+    """What torch itself runs: `called` is TorchScript, torch.export's graph or AOTInductor's package."""
+
+    def __init__(self, path: Path, texts: dict[str, str], called: Any):
+        super().__init__(path, texts)
+        self.called = called
+
+    def train(self, mode: bool = True) -> TorchRunner:
+        """A file is as it was made, in eval mode; torch.export's modules raise when they are told so."""
+        return self
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        # Compiled code takes the order of its example's numbers for granted.
+        logits: Tensor = self.called(inputs.contiguous())
+        return logits
+
+
+def open_artifact(path: Path, *, threads: int | None = None, trusted: bool = False) -> Runner:
+    """Open an exported file: .onnx, TorchScript's .pt, and .pt2 of torch.export or AOTInductor.
+
+    `threads` are ONNX Runtime's own, or else torch's, of the whole process. Raises UserError if the file can't be read;
+    and if it could run code, and was neither exported by this user on this machine nor is `trusted`.
+    """
+    if not path.is_file():
         raise UserError(f"there is no file {path}")
-    return OnnxRunner(path, threads).eval()
+    if path.suffix == ".onnx":
+        return OnnxRunner(path, threads).eval()
+    if path.suffix not in (".pt", ".pt2"):
+        raise UserError(f"{path}: expected a file that ends in .onnx, .pt or .pt2")
+    if not trusted and not own_packages.known(path):
+        raise UserError(f"{path} is refused: such a file can run code when it is opened, and it wasn't exported here")
+    texts = metadata.read(path)
+    if threads is not None and threads != torch.get_num_threads():
+        torch.set_num_threads(threads)
+    try:
+        with quiet():
+            called = _load(path)
+    except Exception as error:  # torch raises all sorts of them on a file that isn't its own
+        raise _unreadable(path, error) from error
+    return TorchRunner(path, texts, called)
+
+
+def _load(path: Path) -> Any:
+    if path.suffix == ".pt":
+        return torch.jit.load(path).eval()
+    with zipfile.ZipFile(path) as archive:
+        package = metadata.is_package(archive)
+    return torch._inductor.aoti_load_package(path) if package else torch.export.load(path).module()
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:

@@ -1,0 +1,314 @@
+"""dlrun export: the net of a run as a file for other programs, checked against the net.
+
+  dlrun export run=DIR format=onnx          for ONNX Runtime, and what else reads ONNX
+  dlrun export run=DIR format=pt2           torch.export's graph, for torch.export.load
+  dlrun export run=DIR format=aoti          compiled to machine code (AOTInductor), for C++ and Python; needs g++
+  dlrun export run=DIR format=torchscript   for torch.jit.load; deprecated by PyTorch
+
+Options:
+  preprocess=true       the normalisation is in the graph: it takes uint8 pixels (batch, height, width, channels), or a
+                        table's rows as they were measured
+  half=true             weights and arithmetic in float16; what goes in and what comes out stays as it is
+  quantized=DIR         the int8 net that `dlrun compress` made of this run, checked against this run (format=onnx)
+  checkpoint=best|last  (best)
+  tolerance=1e-4        how far from the net the file may be: the largest error as a share of the largest logit (1e-4;
+                        half 2e-2), of int8 the share of samples that get another class (0.05)
+  device=cpu|cuda       what the file is made and checked on (cpu; aoti the best there is)
+  data.root=… data.eval_batch_size=… trainer.num_threads=… tracking=none plugins=[…]
+
+The batch's size is open, and so is the length of a text. Class names, mean and std, shapes, the tokenizer, the run and
+its version of dlrun are in the file. It is loaded again, compared with the net on batches of several sizes, and judged
+on the test split (if the data is gone: compared on random inputs). A file that isn't within the tolerance ends in
+.failed.SUFFIX, and the exit code is 1.
+
+Writes DIR/export/FORMAT[-half][-uint8|-raw][-int8].SUFFIX and a .json beside it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dlrun.build import channels_last
+from dlrun.commands.opening import opened
+from dlrun.data.loader import Batches
+from dlrun.errors import OptionError, UserError, choices
+from dlrun.exporting import dynamism, metadata, own_packages, parity
+from dlrun.exporting.formats import FORMATS, Format
+from dlrun.exporting.graph import Graph
+from dlrun.exporting.runtime import Runner, open_artifact
+from dlrun.inputs import build_batches, build_source
+from dlrun.loading import Checkpoint, LoadedRun
+from dlrun.registry import Positive, precisions
+from dlrun.reporting import write
+from dlrun.runfolder import RunFolder
+
+log = logging.getLogger("dlrun")
+
+ELSEWHERE = ("onnx", "torchscript", "pt2")  # run on any machine: made on the CPU unless another device is asked for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    format: str
+    half: bool = False
+    preprocess: bool = False
+    quantized: Path | None = None
+    checkpoint: Checkpoint = "best"
+    tolerance: Positive | None = None
+
+
+@dataclass(frozen=True)
+class Export:
+    """What is to be made of which run."""
+
+    run: LoadedRun
+    options: Options
+    format: Format
+    int8: Path | None  # the file to be copied
+
+    @property
+    def name(self) -> str:
+        options, image = self.options, self.run.spec.modality == "image"
+        raw = "-uint8" if image else "-raw"
+        parts = {"-half": options.half, raw: options.preprocess, "-int8": self.int8 is not None}
+        return options.format + "".join(part for part, wanted in parts.items() if wanted)
+
+    @property
+    def folder(self) -> Path:
+        return self.run.folder.path / "export"
+
+    @property
+    def precision(self) -> str:
+        return "int8" if self.int8 is not None else "float16" if self.options.half else "float32"
+
+    def takes(self, raw: Tensor) -> Tensor:
+        """A raw batch of the data as the file takes it."""
+        spec = self.run.spec
+        if not self.options.preprocess:
+            return self.run.prepare(raw.clone())
+        if spec.modality == "image":
+            return raw.round().clamp(0, 255).to(torch.uint8) if raw.is_floating_point() else raw
+        mean, std = (torch.tensor(values, dtype=torch.float64, device=raw.device) for values in (spec.mean, spec.std))
+        return (raw * std + mean).float()
+
+    def gives(self, raw: Tensor) -> Tensor:
+        """The same batch as the net takes it."""
+        pixels = self.options.preprocess and self.run.spec.modality == "image"
+        return self.run.prepare(self.takes(raw) if pixels else raw.clone())
+
+
+def run(words: Sequence[str]) -> int:
+    """Export, check and tell; returns the exit code."""
+    began = time.monotonic()
+    export = asked(words)
+    if export.format.note:
+        log.info("%s", export.format.note)
+    if export.options.format == "aoti":
+        log.info("compiling for %s; this takes 10 to 60 s", export.run.device)
+    with _room(export) as folder:
+        path = Path(folder, export.name + export.format.suffix)
+        _write(export, path)
+        checked, test = _check(export, path)
+        kept = _put_in_place(export, path, checked.passed)
+    size = kept.stat().st_size
+    write(
+        export.folder / f"{export.name}.json",
+        export.run,
+        {
+            "format": export.options.format,
+            "file": kept.name,
+            "half": export.options.half,
+            "preprocess": export.options.preprocess,
+            "quantized": None if export.int8 is None else str(export.options.quantized or export.run.folder.path),
+            "bytes": size,
+            "sha256": own_packages.sha256(kept),
+            "parity": checked.plain(),
+            "test": test,
+            "seconds": time.monotonic() - began,
+        },
+    )
+    _tell(export, kept, checked, test, time.monotonic() - began)
+    return 0 if checked.passed else 1
+
+
+def asked(words: Sequence[str]) -> Export:
+    """What the words ask for. Raises UserError for whatever can't be exported, before anything is written."""
+    named = [word.partition("=")[2] for word in words if word.startswith("format=")]
+    if named and named[-1] not in FORMATS:
+        raise UserError(f"format: unknown format '{named[-1]}'{choices(named[-1], FORMATS)}")
+    if named and named[-1] in ELSEWHERE and not any(word.startswith("device=") for word in words):
+        words = [*words, "device=cpu"]
+    run, options, _ = opened(words, Options, "export")
+    if options.format == "onnx" and run.device.type != "cpu":
+        raise UserError("device: an .onnx is for any device, and checked on the CPU; leave device out")
+    format = FORMATS[options.format]
+    format.require()
+    return Export(run, options, format, _int8_file(run, options))
+
+
+def _int8_file(run: LoadedRun, options: Options) -> Path | None:
+    """The int8 net that is meant: of the run itself, or of the run that `quantized` names."""
+    own = run.network is not run.model
+    if not own and options.quantized is None:
+        return None
+    key = "quantized" if options.quantized is not None else "format"
+    if own and options.quantized is not None:
+        raise UserError("quantized: this run is int8 itself; leave it out, or give the run that it came from as run=")
+    if options.format != "onnx":
+        raise UserError(f"{key}: an int8 net is ONNX Runtime's, there is no {options.format} of it; take format=onnx")
+    for option in ("half", "preprocess"):
+        if getattr(options, option):
+            raise UserError(
+                f"{option}: the int8 file is copied as it was calibrated, on normalised inputs; leave it out"
+            )
+    folder = run.folder if options.quantized is None else RunFolder(options.quantized)
+    if options.quantized is not None:
+        parent = folder.read_summary().get("parent") or {}
+        if parent.get("run_id") != run.run_id:
+            raise UserError(f"quantized: {folder.path} wasn't made from run {run.run_id}; see dlrun compress --help")
+    file = folder.checkpoints / "int8.onnx"
+    if not file.exists():
+        raise UserError(f"{key}: there is no {file}; dlrun compress run=… method=quantize_static makes one")
+    return file
+
+
+def _room(export: Export) -> tempfile.TemporaryDirectory[str]:
+    """Where the file lies until it is checked; what a killed process left of the same export goes."""
+    prefix = f".{export.name}."
+    try:
+        export.folder.mkdir(exist_ok=True)
+        for left in export.folder.glob(f"{prefix}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        return tempfile.TemporaryDirectory(prefix=prefix, dir=export.folder)
+    except OSError as error:
+        raise UserError(f"can't write into {export.folder} ({error.strerror})") from error
+
+
+def _write(export: Export, path: Path) -> None:
+    run, options = export.run, export.options
+    texts = metadata.describe(
+        run.spec,
+        preprocess=options.preprocess,
+        half=options.half,
+        format=options.format,
+        model=run.config.model.name,
+        run_id=run.run_id,
+        checkpoint=run.checkpoint.stem,
+        precision=export.precision,
+        device=run.device.type,
+    )
+    if export.int8 is not None:
+        from dlrun.exporting import onnx
+
+        onnx.copy(export.int8, path, texts)
+        return
+    last = channels_last(run.config.trainer.channels_last, run.network, run.spec) and not export.format.arranges
+    try:
+        graph = Graph(run.network, run.spec, preprocess=options.preprocess, half=options.half, channels_last=last)
+    except OptionError as error:
+        raise UserError(str(error)) from error
+    inputs = dynamism.example(run.spec, options.preprocess, run.device)
+    try:
+        export.format.write(graph, run.spec, path, texts, inputs)
+    except (UserError, OSError, MemoryError):
+        raise
+    except Exception as error:  # of the exporters' own classes, for what of a net they can't say in their format
+        log.debug("", exc_info=True)
+        reason = " ".join(str(error).split("\n\n")[0].split()) or type(error).__name__
+        raise UserError(f"format: {run.config.model.name} can't be exported to {options.format}: {reason}") from error
+    own_packages.remember(path)
+
+
+def _check(export: Export, path: Path) -> tuple[parity.Parity, dict[str, float] | None]:
+    """The file, loaded again: against the net, and on the test split if that is still there."""
+    run, options = export.run, export.options
+    file = open_artifact(path, threads=torch.get_num_threads())
+    measure: parity.Measure = "disagreement" if export.int8 is not None else "error"
+    tolerance = parity.TOLERANCES[export.precision] if options.tolerance is None else options.tolerance
+    batches = _test_split(run)
+    if batches is None:
+        samples = parity.random_samples(run.spec, sum(parity.SIZES)).to(run.device)
+    else:
+        samples = _first(batches, run.spec.shape[0] if run.spec.modality == "text" else None)
+    parts = parity.cut(samples, run.spec.modality == "text")
+    pairs = ((export.gives(part), export.takes(part)) for part in parts)
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        checked = parity.compare(run.network, file, pairs, tolerance, measure, "test" if batches else "random")
+    if batches is None or checked.error is not None:
+        return checked, None
+    batches.prepare = export.takes
+    return checked, _evaluate(run, file, batches)
+
+
+def _test_split(run: LoadedRun) -> Batches | None:
+    """Raw batches; None, and a word, if the data is gone."""
+    try:
+        return build_batches(run.config, build_source(run.config), "test", run.device, lambda raw: raw)
+    except UserError as error:
+        log.warning("checked on random inputs, and not on the test split: %s", error)
+        return None
+
+
+def _first(batches: Batches, longest: int | None) -> Tensor:
+    """As many raw samples as the comparison makes use of, texts padded to the `longest`."""
+    parts: list[Tensor] = []
+    for raw, _ in batches.epoch(0):
+        parts.append(raw if longest is None else F.pad(raw, (0, longest - raw.shape[1])))
+        if sum(map(len, parts)) >= parity.enough():
+            break
+    return torch.cat(parts)[: parity.enough()]
+
+
+def _evaluate(run: LoadedRun, file: Runner, batches: Batches) -> dict[str, float]:
+    """As the training does, but that it is one view of each sample, in the file's own precision."""
+    single: Any = precisions.build("fp32", {}, run.device)
+    judge: Any = replace(run.evaluator(), model=file, precision=single, tta="none")
+    found: dict[str, float] = judge.evaluate(batches, "test")
+    return {name.partition("/")[2]: value for name, value in found.items()}
+
+
+def _put_in_place(export: Export, path: Path, passed: bool) -> Path:
+    """The file under its own name, or as a failed one; what an earlier export left under either goes."""
+    good = export.folder / path.name
+    failed = good.with_name(f"{export.name}.failed{path.suffix}")
+    (export.folder / f"{export.name}.json").unlink(missing_ok=True)  # it is of the file that goes
+    kept, other = (good, failed) if passed else (failed, good)
+    other.unlink(missing_ok=True)
+    os.replace(path, kept)
+    return kept
+
+
+def _tell(export: Export, path: Path, checked: parity.Parity, test: dict[str, float] | None, seconds: float) -> None:
+    texts = metadata.describe(export.run.spec, preprocess=export.options.preprocess)
+    shape = texts["input_shape"].strip("[]").replace('"', "")
+    log.info("takes  %s (%s), gives logits; %s, %s", texts["input_dtype"], shape, export.precision, _size(path))
+    on = f"{checked.samples} {checked.inputs} samples, in batches of {', '.join(map(str, checked.batch_sizes))}"
+    error = f"error {checked.max_error:.1e} of the largest logit, " if checked.error is None else ""
+    log.info("equal  %s%.4g %% equal predictions on %s", error, 100 * checked.agreement, on)
+    if test is not None:
+        log.info("test   acc %.2f %%  loss %.4f", 100 * test["acc"], test["loss"])
+    if not checked.passed:
+        why = checked.error or f"the {checked.measure} is above the tolerance, {checked.tolerance:g}"
+        log.error("failed: %s", why)
+    log.info("file   %s   (%.1f s)", path, seconds)
+
+
+def _size(path: Path) -> str:
+    size = float(path.stat().st_size)
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} GB"
