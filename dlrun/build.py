@@ -85,6 +85,11 @@ def build(config: Config) -> Run:
     train, splits = inputs.train, inputs.splits
     taken = () if transferred is None else transferred.taken
     initialize_from_data(model, splits.train, prepare, taken)
+    sparsity = None
+    if config.compression is not None and config.compression.sparse:
+        from dlrun.compression.sparsity import Sparsity
+
+        sparsity = Sparsity(model)
     counts = torch.bincount(splits.train.targets, minlength=spec.num_outputs)
     task = tasks.build(config.task.name, config.task.options, spec, counts).to(device)
     mode = _mode(options.monitor, options.mode, task)
@@ -116,6 +121,7 @@ def build(config: Config) -> Run:
             ),
             "ema": ema,
             "freezing": freezing,
+            "sparsity": sparsity,
             "l1": L1(optimizer, config.optimization.l1, model) if config.optimization.l1 else None,
         },
         limits=Limits(
@@ -150,11 +156,11 @@ def build_model(config: Config, spec: DataSpec) -> nn.Module:
 
 
 def _compressed(model: nn.Module, compression: CompressionConfig, spec: DataSpec) -> nn.Module:
-    if compression.method == "prune_structured":
+    if compression.shapes:
         from dlrun.compression.structure import reshape
 
         reshape(model, compression.shapes)
-    elif compression.method == "qat":
+    if compression.method == "qat":
         from dlrun.compression.fake_quantization import prepare
 
         prepare(model, spec)

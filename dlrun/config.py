@@ -170,13 +170,15 @@ class CompressionConfig:
     """What `dlrun compress` did to a run's net: it writes this into the config of the run that it makes.
 
     `parent` is the id of the run that was compressed, `amount` the share that was asked to go. `shapes` has those
-    tensors of a net pruned by structure that are smaller than what the registry builds.
+    tensors of a net pruned by structure that are smaller than what the registry builds; `sparse` says that zeros among
+    the weights stay zero in a training. Both go on to whatever is made of a pruned run.
     """
 
     method: Literal["prune_unstructured", "prune_structured", "quantize_dynamic", "quantize_static", "qat"]
     parent: str
     amount: Share | None = None
     shapes: dict[str, list[Count]] = field(default_factory=dict)
+    sparse: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from dlrun import checkpoint
@@ -9,7 +11,15 @@ from dlrun.build import Run
 from dlrun.errors import TrainingError
 from dlrun.mistakes import predictions
 from dlrun.runfolder import RunFolder
-from dlrun.trainer import Trainer
+from dlrun.trainer import Status, Trainer
+
+
+def keep_untrained(trainer: Trainer) -> Status:
+    """Take the weights as they are for the best ones, of epoch 0, with their metrics on the validation split."""
+    trainer.progress.best = {"epoch": 0, "step": 0, trainer.limits.monitor: math.nan}
+    trainer.progress.best |= trainer.evaluator.evaluate(trainer.val_batches, "val")
+    trainer.writer.put(trainer.state(), best=True)
+    return "finished"
 
 
 def evaluate_best(trainer: Trainer, run: Run, folder: RunFolder) -> dict[str, float] | None:

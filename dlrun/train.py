@@ -30,7 +30,7 @@ from dlrun.profiler import Profiler, Unwatched
 from dlrun.restoration import Resumption, check_config, check_data, compare_machines, note_resume, restore
 from dlrun.runfolder import RunFolder, git_state, versions
 from dlrun.signals import EXIT_CODES, asked_to_stop, stop_signals
-from dlrun.testing import evaluate_best
+from dlrun.testing import evaluate_best, keep_untrained
 from dlrun.tracking import Tracker, Trackers
 from dlrun.tracking.files import MetricsFile
 from dlrun.tracking.terminal import Terminal
@@ -49,6 +49,7 @@ class Job:
     choices: Mapping[str, Any]  # config group → the name that was chosen, for the header
     group: str | None = None  # the sweep that it is part of
     resumes: Resumption | None = None
+    untrained: bool = False  # the weights that it begins with are evaluated, kept and tested as they are
 
 
 @dataclass
@@ -60,6 +61,7 @@ class Session:
     writer: CheckpointWriter
     trackers: Trackers
     earlier: float  # seconds that the run took before this process
+    untrained: bool = False
 
 
 def train(config: Mapping[str, Any], job: Job) -> float | None:
@@ -147,7 +149,7 @@ def _prepare(config: Mapping[str, Any], folder: RunFolder, job: Job) -> Session:
     summary = folder.update_summary(**facts, versions=versions(), git=git_state())
     # A part that was killed told nothing; the checkpoint knows at least how long it had trained.
     earlier = max(trainer.progress.seconds, summary.get("seconds") or 0.0)
-    return Session(run, trainer, writer, trackers, earlier)
+    return Session(run, trainer, writer, trackers, earlier, job.untrained)
 
 
 def _chosen_trackers(
@@ -162,12 +164,14 @@ def _chosen_trackers(
     if typed.tracking.wandb is not None:
         from dlrun.tracking.wandb import WandB
 
+        job_type = "train" if job.group is None else "sweep"
+        job_type = job_type if typed.compression is None else "compress"
         yield WandB(
             folder.path,
             job.run_id,
             config,
-            group=job.group,
-            job_type="train" if job.group is None else "sweep",
+            group=job.group if typed.compression is None else typed.compression.parent,
+            job_type=job_type,
             tags=typed.tags,
             notes=typed.notes,
             name=f"{typed.model.name}-{typed.dataset.name}-{job.run_id[:4]}",
@@ -183,7 +187,7 @@ def _fit_and_test(session: Session, folder: RunFolder, received: Sequence[Signal
     outcome: dict[str, Any] = {"status": "failed", "error": None, "exit_code": 1}
     try:
         try:
-            status = trainer.fit()
+            status = keep_untrained(trainer) if session.untrained else trainer.fit()
         finally:
             trainer.profiler.finish()
         session.writer.close()  # the best checkpoint is on disk

@@ -14,6 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from dlrun import checkpoint
+from dlrun.compression.sparsity import Sparsity
 from dlrun.data.loader import Batches
 from dlrun.data.placement import Batch
 from dlrun.ema import EMA
@@ -59,6 +60,7 @@ class Trainer:
     ema: EMA | None = None
     l1: L1 | None = None
     freezing: Freezing | None = None
+    sparsity: Sparsity | None = None
     profiler: Unwatched = field(default_factory=Unwatched)
     progress: Progress = field(default_factory=Progress)
     stop_requested: bool = False  # set by a signal handler: end at the next step boundary
@@ -210,6 +212,8 @@ class Trainer:
         else:
             self.gradients.clip(norm)
             self._move_weights()
+            if self.sparsity is not None:
+                self.sparsity.hold()
             if self.ema is not None:
                 self.ema.update()
             progress.samples += samples

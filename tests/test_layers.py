@@ -17,7 +17,8 @@ FLOORS = [
         " runfolder tracking transfer weights writer",
         "logs mistakes runs trainer",
         "build config inputs",
-        "changes commands evaluation extension loading messages options reporting restoration testing train",
+        "changes commands compressing evaluation extension loading messages options reporting restoration testing"
+        " train",
         "__main__ cli launch resume",
     )
 ]
@@ -59,7 +60,11 @@ WITHIN = {
     ("reporting", "loading"),
     ("evaluation", "loading"),
     ("commands", "evaluation"),
+    ("commands", "compressing"),
     ("commands", "loading"),
+    ("compressing", "changes"),
+    ("compressing", "loading"),
+    ("compressing", "train"),
     ("commands", "options"),
     ("commands", "reporting"),
     ("commands", "train"),

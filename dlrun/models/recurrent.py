@@ -80,10 +80,14 @@ class Recurrent(nn.Module):
             dropout=dropout if num_layers > 1 else 0.0,  # torch's is the one between layers
         )
         features = hidden_size * (2 if bidirectional else 1)
-        self.hidden_size = hidden_size
         self.attention = AttentionPooling(features) if attention else None
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(features, spec.num_outputs)
+
+    @property
+    def hidden_size(self) -> int:
+        """Of one direction; pruning makes it smaller."""
+        return self.recurrent.hidden_size
 
     def forward(self, x: Tensor) -> Tensor:  # (B, L) or (B, C, H, W) → (B, outputs)
         steps, valid = self.steps(x)

@@ -149,7 +149,8 @@ class EncoderLayer(nn.Module):
 
     def __init__(self, d_model: int, num_heads: int, d_ff: int, dropout: float, norm_first: bool):
         super().__init__()
-        self.num_heads, self.norm_first, self.attention_dropout = num_heads, norm_first, dropout
+        # Not their number, which is what pruning changes.
+        self.head_width, self.norm_first, self.attention_dropout = d_model // num_heads, norm_first, dropout
         self.qkv = nn.Linear(d_model, 3 * d_model)
         self.out = nn.Linear(d_model, d_model)
         self.feed_forward = nn.Sequential(
@@ -181,7 +182,7 @@ class EncoderLayer(nn.Module):
         return scores.softmax(dim=-1)
 
     def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        split = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # (B, T, 3, h, d)
+        split = self.qkv(x).unflatten(-1, (3, -1, self.head_width))  # (B, T, 3, h, d)
         q, k, v = split.permute(2, 0, 3, 1, 4)  # each (B, h, T, d)
         return q, k, v
 

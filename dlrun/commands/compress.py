@@ -1,0 +1,88 @@
+"""A smaller run of a trained one: pruned or quantised, fine-tuned, tested; a run folder like any other.
+
+  dlrun compress run=DIR method=prune_structured [amount=0.3] [finetune_epochs=3] [KEY=VALUE …]
+
+  run=DIR|last            the run to begin with; it stays as it is. A pruned one can be pruned again
+  method=…                prune_structured: the least important channels, neurons, hidden units and heads go, and the
+                            layers get smaller: fewer parameters, less time
+                          prune_unstructured: the smallest weights of the whole net become zeros, and stay zero: no
+                            smaller and no faster by itself
+  amount=0.3              the share that goes: of every width that can be cut, or of all weights
+  finetune_epochs=3       trained on for so long, with the run's own config at 0.3 times its learning rate; 0 is not
+                          at all
+  checkpoint=best|last    the weights to begin with
+  bench=true|false        measure both at the end, as dlrun bench does
+  optimizer.lr=… trainer.*= scheduler.*= augment.*= task.*= precision.*= data.batch_size= seed=
+                          of the config, for the fine-tuning
+  data.root= data.num_workers= device= tracking=none plugins=[…] …
+                          where things are, as for dlrun resume
+
+The new run is in DIR/compress/METHOD-ID: eval, predict, export, bench, resume and compress take it as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dlrun.commands.info import trace
+from dlrun.commands.opening import opened
+from dlrun.compressing import METHODS, Compressed, compress, tunable
+from dlrun.errors import UserError, choices
+from dlrun.loading import Checkpoint, LoadedRun, load_run
+from dlrun.registry import Index, Share
+
+AMOUNT, EPOCHS = 0.3, 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Of the command itself; `amount` and `finetune_epochs` are null where the method has none."""
+
+    method: str
+    amount: Share | None = None
+    finetune_epochs: Index | None = None
+    checkpoint: Checkpoint = "best"
+    bench: bool = True
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise UserError(f"method: unknown method '{self.method}'{choices(self.method, METHODS)}")
+        how = METHODS[self.method]
+        if self.amount is not None and not how.takes_amount:
+            raise UserError(f"amount: {self.amount} does nothing with method={self.method}; leave it out")
+        if self.finetune_epochs and not how.trains:
+            raise UserError(f"finetune_epochs: method={self.method} trains nothing; expected 0, or method=qat")
+
+
+def run(words: Sequence[str]) -> int:
+    """`dlrun compress`; returns the exit code. Raises UserError, RunFailed."""
+    parent, options, rest = opened(words, Options, "compress", tunable)
+    epochs = EPOCHS if options.finetune_epochs is None else options.finetune_epochs
+    amount = AMOUNT if options.amount is None else options.amount
+    trains = METHODS[options.method].trains
+    made = compress(parent, options.method, amount, epochs if trains else 0, rest)
+    print(table(parent, made, rest))
+    return 0
+
+
+def table(parent: LoadedRun, made: Compressed, words: Sequence[str]) -> str:
+    """Both runs side by side, and the change."""
+    child = load_run(made.folder.path, overrides=[word for word in words if word.startswith("plugins=")], device="cpu")
+    flops = [trace(run.network.cpu(), run.spec)[1] for run in (parent, child)]
+    before, after = made.before, made.after
+    rows = [("", "before", "after", "change")]
+    for name, pair in (
+        ("parameters", (before.parameters, after.parameters)),
+        ("bytes of weights", (before.bytes, after.bytes)),
+        ("FLOPs per sample", flops),
+    ):
+        rows.append((name, f"{pair[0]:,}", f"{pair[1]:,}", f"× {pair[1] / max(pair[0], 1):.3f}"))
+    shares = [("zeros among weights", before.sparsity, after.sparsity)]
+    shares += [(name, before.test[name], after.test[name]) for name in before.test if name.endswith("/acc")]
+    rows += [(name, f"{a:.2%}", f"{b:.2%}", f"{100 * (b - a):+.2f} points") for name, a, b in shares]
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    first, *others = widths
+    return "\n".join(
+        "  ".join([row[0].ljust(first), *(v.rjust(w) for v, w in zip(row[1:], others, strict=True))]) for row in rows
+    )

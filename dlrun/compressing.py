@@ -1,0 +1,237 @@
+"""`dlrun compress`: from a trained run to a smaller one, a run folder of its own below its parent's."""
+
+from __future__ import annotations
+
+import copy
+import io
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from dlrun import checkpoint
+from dlrun.atomic import atomic_write
+from dlrun.build import build_model
+from dlrun.changes import changed
+from dlrun.compression import structured, unstructured
+from dlrun.compression.structure import shapes_of
+from dlrun.config import may_change, parse
+from dlrun.errors import RunFailed, UserError
+from dlrun.loading import LoadedRun
+from dlrun.logs import configure
+from dlrun.runfolder import RunFolder, new_run_id
+from dlrun.train import Job, train
+from dlrun.weights import judged
+
+GROUPS = ("optimizer", "scheduler", "trainer", "task", "augment", "precision")  # of the config, free for fine-tuning
+OTHERS = ("data.batch_size", "data.eval_batch_size", "seed")
+OWN = {
+    "trainer.max_epochs": "finetune_epochs",
+    "trainer.fast_dev_run": "finetune_epochs=1 trainer.limit_train_batches=3",
+}
+FOREVER = {"max_steps": None, "max_time": None, "patience": None, "min_delta": 0.0}  # of the trainer, while fine-tuning
+FACTOR = 0.3  # of the parent's learning rate: measured, see `finetuning`
+
+
+@dataclass
+class Shrunk:
+    """What a method makes of a net: one that the config of the new run builds, once it says `compression`."""
+
+    network: nn.Module
+    compression: dict[str, Any] = field(default_factory=dict)  # beside method, parent and amount: shapes, sparse
+    facts: dict[str, Any] = field(default_factory=dict)  # for summary.json
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to make a run smaller.
+
+    `shrink` is asked before anything is written, and may refuse by UserError. `finish`, if there is one, is called with
+    the new run's folder when its training and its test are over, and adds to its facts.
+    """
+
+    shrink: Callable[[LoadedRun, float], Shrunk]
+    takes_amount: bool = True
+    trains: bool = True
+    finish: Callable[[RunFolder, LoadedRun], dict[str, Any]] | None = None
+
+
+def _prune_structured(run: LoadedRun, amount: float) -> Shrunk:
+    network, _ = structured.prune(run.network, run.spec, amount)
+    shapes = shapes_of(_as_registered(run), network)
+    return Shrunk(network, {"shapes": shapes, "sparse": _is_sparse(run)})
+
+
+def _prune_unstructured(run: LoadedRun, amount: float) -> Shrunk:
+    network = copy.deepcopy(run.network).cpu()
+    unstructured.prune(network, amount, again=_is_sparse(run))
+    layers = unstructured.zeros_of(network).layers
+    return Shrunk(network, {"shapes": _shapes(run), "sparse": True}, {"sparsity_by_layer": layers})
+
+
+METHODS: dict[str, Method] = {
+    "prune_structured": Method(_prune_structured),
+    "prune_unstructured": Method(_prune_unstructured),
+}
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a run comes to; metrics of the test split."""
+
+    parameters: int
+    bytes: int  # of the weights in a file
+    sparsity: float  # share of zeros among the weights of its layers
+    test: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """The new run, and both in numbers."""
+
+    folder: RunFolder
+    before: Figures
+    after: Figures
+
+
+def tunable(key: str) -> bool:
+    """Whether compress takes `key` of the config for its fine-tuning. Raises UserError for what it says itself."""
+    if key in OWN:
+        raise UserError(f"{key}: compress says that by {OWN[key]}")
+    return (
+        may_change(key) or key.partition(".")[0] in GROUPS or key in ("data.batch_size", "data.eval_batch_size", "seed")
+    )
+
+
+def compress(run: LoadedRun, method: str, amount: float, epochs: int, words: Sequence[str]) -> Compressed:
+    """Make `run` smaller by `method`, fine-tune it for `epochs`, test it, and leave it as a run of its own.
+
+    `words` override the fine-tuning's config. Raises UserError before anything is written, RunFailed as `train`.
+    """
+    how, done = METHODS[method], run.config.compression
+    if done is not None and not done.method.startswith("prune"):
+        raise UserError(
+            f"run: {run.folder.path} is quantised ({done.method}), and that is the last step; prune its parent "
+            f"(run {done.parent}) first, then quantise what comes of it"
+        )
+    before = run.evaluator().evaluate(run.batches("test"), "test")  # its data is there, or this is where that is said
+    shrunk = how.shrink(run, amount)
+    run_id = new_run_id()
+    folder = RunFolder(run.folder.path / "compress" / f"{method}-{run_id}")
+    start = folder.checkpoints / "initial.pt"
+    compression = {"method": method, "parent": run.run_id, "amount": amount if how.takes_amount else None}
+    config = finetuning(run, epochs, words) | {
+        "compression": compression | shrunk.compression,
+        "init_from": str(start.absolute()),
+    }
+    parse(config)
+    figures = Figures(**_size(run.network), test=before)
+    facts = {
+        "parent": {"run_id": run.run_id, "path": os.path.join("..", "..")},
+        "compression": {
+            **{key: value for key, value in compression.items() if key != "parent"},
+            **{f"{key}_before": value for key, value in asdict(figures).items()},
+            **_size(shrunk.network),
+            **shrunk.facts,
+        },
+    }
+    _train(folder, run_id, config, facts, shrunk.network.state_dict(), epochs == 0)
+    if how.finish is not None:
+        facts["compression"] |= how.finish(folder, run)
+        folder.update_summary(compression=facts["compression"])
+    test = folder.read_summary()["test"]
+    return Compressed(folder, figures, Figures(**_size(_best(folder, config, run)), test=test))
+
+
+def finetuning(run: LoadedRun, epochs: int, words: Sequence[str]) -> dict[str, Any]:
+    """The run's own config for a few epochs more, and `words` in it.
+
+    Its schedule, over these epochs, at FACTOR of its learning rate, without a warm-up; what it held fixed at its end
+    stays so.
+    """
+    config = run.folder.read_config()
+    trainer, trained = config["trainer"], run.progress.get("epoch") or 0
+    trainer |= FOREVER | {"max_epochs": max(epochs, 1)}
+    if trainer.get("freeze"):
+        trainer["freeze"] = {name: 0 for name, until in trainer["freeze"].items() if until <= trained} or None
+    config["scheduler"] |= {"warmup_steps": 0, "warmup_epochs": 0, "total_steps": None}
+    optimizer = config["optimizer"]
+    optimizer |= {key: optimizer[key] * FACTOR for key in ("lr", "others_lr") if key in optimizer}
+    return changed(config, words, "compress", tunable)
+
+
+def _train(
+    folder: RunFolder,
+    run_id: str,
+    config: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    state: Mapping[str, torch.Tensor],
+    untrained: bool,
+) -> None:
+    """Make the folder and train in it; what never began leaves nothing."""
+    top = folder.path.parent
+    try:
+        top.mkdir(exist_ok=True)
+        folder.path.mkdir()
+    except OSError as error:
+        raise UserError(f"run: can't write to {top} ({error.strerror})") from error
+    try:
+        folder.claim(run_id, ["dlrun", *sys.argv[1:]])
+        folder.update_summary(**facts)
+        with atomic_write(folder.checkpoints / "initial.pt") as file:
+            torch.save(dict(state), file)
+        folder.write_config(config)
+        configure(folder)
+        names = {group: v["name"] for group, v in config.items() if isinstance(v, dict) and "name" in v}
+        train(config, Job(folder.path, run_id, names, untrained=untrained))
+    except BaseException as error:
+        begun = "parameters" in folder.read_summary() or isinstance(error, RunFailed)
+        if isinstance(error, UserError) or not begun:
+            logging.shutdown()
+            logging.getLogger().handlers.clear()  # the log goes with the folder
+            shutil.rmtree(folder.path, ignore_errors=True)
+            with suppress(OSError):  # there are others
+                top.rmdir()
+        if isinstance(error, OSError):
+            raise UserError(f"run: can't write to {folder.path} ({error.strerror})") from error
+        raise
+    finally:
+        folder.release()
+
+
+def _best(folder: RunFolder, config: Mapping[str, Any], run: LoadedRun) -> nn.Module:
+    """The new run's net, with the weights that were tested."""
+    network = build_model(parse(config), run.spec)
+    network.load_state_dict(judged(checkpoint.load(folder.best))[0])
+    return network
+
+
+def _size(network: nn.Module) -> dict[str, Any]:
+    file = io.BytesIO()
+    torch.save(network.state_dict(), file)
+    return {
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "bytes": file.tell(),
+        "sparsity": unstructured.zeros_of(network).weights,
+    }
+
+
+def _as_registered(run: LoadedRun) -> nn.Module:
+    """The net as the registry builds it: what shapes are told against."""
+    with torch.random.fork_rng(devices=[]):
+        return build_model(replace(run.config, compression=None), run.spec)
+
+
+def _shapes(run: LoadedRun) -> dict[str, list[int]]:
+    return {} if run.config.compression is None else run.config.compression.shapes
+
+
+def _is_sparse(run: LoadedRun) -> bool:
+    return run.config.compression is not None and run.config.compression.sparse
