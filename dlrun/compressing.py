@@ -37,7 +37,6 @@ OWN = {
     "trainer.fast_dev_run": "finetune_epochs=1 trainer.limit_train_batches=3",
 }
 FOREVER = {"max_steps": None, "max_time": None, "patience": None, "min_delta": 0.0}  # of the trainer, while fine-tuning
-FACTOR = 0.3  # of the parent's learning rate: measured, see `finetuning`
 
 
 @dataclass
@@ -153,8 +152,10 @@ def compress(run: LoadedRun, method: str, amount: float, epochs: int, words: Seq
 def finetuning(run: LoadedRun, epochs: int, words: Sequence[str]) -> dict[str, Any]:
     """The run's own config for a few epochs more, and `words` in it.
 
-    Its schedule, over these epochs, at FACTOR of its learning rate, without a warm-up; what it held fixed at its end
-    stays so.
+    Its schedule over these epochs, at its learning rate, without a warm-up; what it held fixed at its end stays so. On
+    the recipes digits_cnn, digits_mlp, pydocs_lstm and pydocs_transformer three epochs at 1, 0.3 and 0.1 of the rate
+    left 0.6, 0.5 and 3.0 points less of accuracy, on average over 0.3 and 0.5 of the widths and 0.8 of the weights;
+    where much was cut, 1 was ahead.
     """
     config = run.folder.read_config()
     trainer, trained = config["trainer"], run.progress.get("epoch") or 0
@@ -162,8 +163,6 @@ def finetuning(run: LoadedRun, epochs: int, words: Sequence[str]) -> dict[str, A
     if trainer.get("freeze"):
         trainer["freeze"] = {name: 0 for name, until in trainer["freeze"].items() if until <= trained} or None
     config["scheduler"] |= {"warmup_steps": 0, "warmup_epochs": 0, "total_steps": None}
-    optimizer = config["optimizer"]
-    optimizer |= {key: optimizer[key] * FACTOR for key in ("lr", "others_lr") if key in optimizer}
     return changed(config, words, "compress", tunable)
 
 

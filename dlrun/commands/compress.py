@@ -8,8 +8,7 @@
                           prune_unstructured: the smallest weights of the whole net become zeros, and stay zero: no
                             smaller and no faster by itself
   amount=0.3              the share that goes: of every width that can be cut, or of all weights
-  finetune_epochs=3       trained on for so long, with the run's own config at 0.3 times its learning rate; 0 is not
-                          at all
+  finetune_epochs=3       trained on for so long, as the run was: its schedule over these epochs; 0 is not at all
   checkpoint=best|last    the weights to begin with
   bench=true|false        measure both at the end, as dlrun bench does
   optimizer.lr=… trainer.*= scheduler.*= augment.*= task.*= precision.*= data.batch_size= seed=
