@@ -24,7 +24,7 @@ MLP = [*PARENT, "model=mlp", "model.hidden_sizes=[24,16]", "hydra.run.dir=parent
 def test_after_steps_of_an_optimizer(name):
     torch.manual_seed(0)
     model = models.build("lstm", {"embedding_dim": 8, "hidden_size": 8}, SPEC)
-    torch.nn.init.normal_(model.embedding.weight)  # or all of it would go, and nothing come out of it
+    torch.nn.init.normal_(model.embedding.weight, std=0.3)  # or all of it would go, and nothing come out of it
     prune(model, 0.6)
     before = {n: p.detach().clone() for n, p in weights(model)}
     sparsity, optimizer = Sparsity(model), optimizers.build(name, {}, model)
