@@ -174,7 +174,7 @@ def _transformer(model: Transformer) -> Iterator[Group]:
     """
     for place, layer in enumerate(cast(Any, model.layers)):
         name = f"layers.{place}"
-        heads = Group(f"{name}.heads", layer.out.in_features // layer.head_width)
+        heads = Group(f"{name}.heads", layer.num_heads)
         for tensor in ("weight", "bias"):
             heads.add(f"{name}.qkv.{tensor}", 0, outer=3, inner=layer.head_width)
         heads.add(f"{name}.out.weight", 1, inner=layer.head_width)

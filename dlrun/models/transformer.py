@@ -149,7 +149,6 @@ class EncoderLayer(nn.Module):
 
     def __init__(self, d_model: int, num_heads: int, d_ff: int, dropout: float, norm_first: bool):
         super().__init__()
-        # Not their number, which is what pruning changes.
         self.head_width, self.norm_first, self.attention_dropout = d_model // num_heads, norm_first, dropout
         self.qkv = nn.Linear(d_model, 3 * d_model)
         self.out = nn.Linear(d_model, d_model)
@@ -158,6 +157,11 @@ class EncoderLayer(nn.Module):
         )
         self.norm1, self.norm2 = nn.LayerNorm(d_model), nn.LayerNorm(d_model)
         self.dropout = nn.Dropout(dropout)
+
+    @property
+    def num_heads(self) -> int:
+        """As many as there are outputs for: pruning removes whole heads."""
+        return self.out.in_features // self.head_width
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:  # (B, T, D), (B, T) → (B, T, D)
         if self.norm_first:
