@@ -10,7 +10,7 @@
   amount=0.3              the share that goes: of every width that can be cut, or of all weights
   finetune_epochs=3       trained on for so long, as the run was: its schedule over these epochs; 0 is not at all
   checkpoint=best|last    the weights to begin with
-  bench=true|false        measure both at the end, as dlrun bench does
+  bench=true|false        at the end, a first look at the run and all that became of it, as dlrun bench takes it
   optimizer.lr=… trainer.*= scheduler.*= augment.*= task.*= precision.*= data.batch_size= seed=
                           of the config, for the fine-tuning
   data.root= data.num_workers= device= tracking=none plugins=[…] …
@@ -62,6 +62,11 @@ def run(words: Sequence[str]) -> int:
     trains = METHODS[options.method].trains
     made = compress(parent, options.method, amount, epochs if trains else 0, rest)
     print(table(parent, made, rest))
+    if options.bench:
+        from dlrun.commands.bench import report
+
+        places = ("data.root=", "data.file=", "data.num_workers=", "plugins=", "tracking=")
+        report(parent.folder.path, overrides=[word for word in rest if word.startswith(places)])
     return 0
 
 
