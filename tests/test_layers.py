@@ -17,8 +17,8 @@ FLOORS = [
         " runfolder tracking transfer weights writer",
         "logs mistakes runs trainer",
         "build config inputs",
-        "changes commands compressing evaluation extension loading messages options reporting restoration testing"
-        " train",
+        "changes commands comparison compressing evaluation extension loading messages options reporting restoration"
+        " testing train",
         "__main__ cli launch resume",
     )
 ]
@@ -55,12 +55,15 @@ WITHIN = {
     ("train", "testing"),
     ("train", "messages"),
     ("compression", "exporting"),
+    ("benching", "runfolder"),
     ("runs", "runfolder"),
     ("loading", "changes"),
     ("reporting", "loading"),
     ("evaluation", "loading"),
     ("commands", "evaluation"),
     ("commands", "compressing"),
+    ("comparison", "loading"),
+    ("commands", "comparison"),
     ("commands", "loading"),
     ("compressing", "changes"),
     ("compressing", "loading"),
