@@ -12,7 +12,8 @@ from typing import Any
 from dlrun.errors import UserError, choices
 from dlrun.runfolder import RunFolder
 
-ITSELF = "pytorch"  # the run's own network, as it was trained
+PYTORCH = "pytorch"  # the format of a run's own network
+INT8 = "int8"  # what a run that was quantised is called in its own report: it isn't run by PyTorch
 ENDED_WELL = ("finished", "stopped_early")
 
 
@@ -34,16 +35,25 @@ class Artifact:
 
     @property
     def is_run(self) -> bool:
-        return self.format == ITSELF
+        return self.format == PYTORCH
 
 
 def find(folder: Path) -> list[Artifact]:
     """All of them, the run itself first; what is damaged or unfinished has a reason. Opens nothing but JSON."""
-    return [Artifact(ITSELF, ITSELF, folder, RunFolder(folder).best), *_exports(folder, ""), *_compressed(folder, "")]
+    itself = Artifact(PYTORCH, PYTORCH, folder, RunFolder(folder).best, facts=_compression(folder))
+    if not str(itself.facts.get("method", "prune")).startswith("prune"):
+        itself = replace(itself, name=INT8)
+    return [itself, *_exports(folder, ""), *_compressed(folder, "")]
+
+
+def _compression(folder: Path) -> Mapping[str, Any]:
+    """What its summary says of how a run was compressed; nothing of one that wasn't. Raises UserError."""
+    facts = RunFolder(folder).read_summary().get("compression")
+    return facts if isinstance(facts, dict) else {}
 
 
 def choose(found: Sequence[Artifact], names: Sequence[str]) -> list[Artifact]:
-    """Those that `names` say, and always the run itself, which the others are compared with. Raises UserError."""
+    """Of what `find` found: what `names` say, and the run itself, which all is compared with. Raises UserError."""
     if list(names) == ["all"]:
         return list(found)
     known = {name: artifact for artifact in found for name in (artifact.folder_name, artifact.name) if name}
@@ -51,7 +61,7 @@ def choose(found: Sequence[Artifact], names: Sequence[str]) -> list[Artifact]:
         if name not in known:
             raise UserError(f"artifact: there is no '{name}'{choices(name, ['all', *(a.name for a in found)])}")
     chosen = [known[name] for name in names]
-    return [artifact for artifact in found if artifact.name == ITSELF or artifact in chosen]
+    return [found[0], *(artifact for artifact in found[1:] if artifact in chosen)]
 
 
 def _exports(folder: Path, prefix: str) -> Iterator[Artifact]:
@@ -90,13 +100,12 @@ def _compressed(folder: Path, prefix: str) -> Iterator[Artifact]:
 
 def _compressed_run(folder: Path) -> Artifact:
     run = RunFolder(folder)
-    artifact = Artifact(folder.name, ITSELF, folder, run.best)
+    artifact = Artifact(folder.name, PYTORCH, folder, run.best)
     try:
         summary = run.read_summary()
     except UserError as error:
         return replace(artifact, reason=f"unfinished or damaged: {error}")
-    facts = summary.get("compression")
-    artifact = replace(artifact, facts=facts if isinstance(facts, dict) else {})
+    artifact = replace(artifact, facts=_compression(folder))
     if summary.get("status") not in ENDED_WELL:
         return replace(artifact, reason=f"unfinished: its status is '{summary.get('status')}'")
     if not run.best.exists():

@@ -37,6 +37,7 @@ def png(report: Mapping[str, Any]) -> bytes:
 def figure(report: Mapping[str, Any]) -> Figure:
     """Accuracy, latency at the smallest batch size, throughput at the largest, size: of all that was measured."""
     from matplotlib.figure import Figure  # not pyplot, which looks for a display and keeps what it draws
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
     from matplotlib.patches import Patch
 
     rows = [row for row in report["rows"] if row["status"] == "measured"]
@@ -45,8 +46,7 @@ def figure(report: Mapping[str, Any]) -> Figure:
     if any(row["accuracy"] is not None for row in rows):
         panels.insert(0, (_accuracy, None))
     height = 1.9 + INCH_PER_ROW * len(rows)
-    drawn = Figure(figsize=(3.2 * len(panels) + 2.2, height), layout="constrained")
-    drawn.get_layout_engine().set(wspace=0.05)  # type: ignore[union-attr]
+    drawn = Figure(figsize=(3.2 * len(panels) + 2.2, height), layout=ConstrainedLayoutEngine(wspace=0.05))
     axes = drawn.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, (draw, size) in zip(axes, panels, strict=True):
         draw(axis, rows, size)

@@ -93,6 +93,13 @@ def test_an_export_that_lies_about_its_place_is_looked_for_beside_its_record(tre
     assert found["onnx"].path == tree / "export/passwd"
 
 
+def test_a_quantised_run_is_called_int8_in_its_own_report(tmp_path: Path) -> None:
+    for method, name in (("quantize_static", "int8"), ("qat", "int8"), ("prune_structured", "pytorch")):
+        [itself] = find(make_run(tmp_path / method, method=method))
+        assert itself.name == name
+        assert itself.is_run
+
+
 def test_choosing(tree: Path) -> None:
     found = find(tree)
     assert choose(found, ["all"]) == found
