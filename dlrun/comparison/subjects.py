@@ -8,7 +8,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from zipfile import is_zipfile
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from dlrun.errors import UserError
 from dlrun.loading import LoadedRun, load_run
 from dlrun.precision import Precision
 from dlrun.registry import precisions
+from dlrun.spec import DataSpec
 
 RUNTIMES = {"onnx": "ONNX Runtime", "torchscript": "TorchScript", "pt2": "torch.export", "aoti": "AOTInductor"}
 EAGER = "PyTorch"
@@ -79,7 +79,7 @@ class Opener:
             precision = fp32(run) if int8 else run.precision
             return Opened(artifact, run, run.model, precision, run.prepare, RUNTIMES["onnx"] if int8 else EAGER, name)
         model = open_file(artifact.path, self.run.device, self.threads, named)
-        prepare = _raw if artifact.facts.get("preprocess") else _contiguous(run.prepare)
+        prepare = _as_measured(run.spec) if artifact.facts.get("preprocess") else _contiguous(run.prepare)
         numbers = "int8" if artifact.facts.get("quantized") else "fp16" if artifact.facts.get("half") else "fp32"
         runtime = RUNTIMES.get(artifact.format, artifact.format)
         return Opened(artifact, run, model, fp32(run), prepare, runtime, numbers)
@@ -96,10 +96,9 @@ def open_file(path: Path, device: torch.device, threads: int, named: bool) -> nn
 
     if device.type != "cpu":
         raise UserError(f"runs on the CPU, not on {device.type}")
-    is_data = path.suffix == ".onnx" and not is_zipfile(path)  # every other format is an archive with code in it
-    if not (named or is_data or known(path)):
+    if path.suffix != ".onnx" and not named and not known(path):
         raise UserError(f"not run: {path.name} can hold code, and wasn't exported here; name it to run it (artifact=…)")
-    return open_artifact(path, threads=threads)
+    return open_artifact(path, threads=threads, trusted=named)
 
 
 def under(model: nn.Module, precision: Precision) -> Callable[[Tensor], Any]:
@@ -119,8 +118,12 @@ def fp32(run: LoadedRun) -> Precision:
     return precision
 
 
-def _raw(batch: Tensor) -> Tensor:
-    return batch
+def _as_measured(spec: DataSpec) -> Callable[[Tensor], Tensor]:
+    """What a file takes that normalises by itself: uint8 pixels as they are, features before they were standardised."""
+    if spec.modality == "image":
+        return lambda raw: raw
+    mean, std = torch.tensor(spec.mean, dtype=torch.float64), torch.tensor(spec.std, dtype=torch.float64)
+    return lambda raw: (raw.double() * std + mean).float()
 
 
 def _contiguous(prepare: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
