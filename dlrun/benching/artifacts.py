@@ -65,7 +65,7 @@ def choose(found: Sequence[Artifact], names: Sequence[str]) -> list[Artifact]:
 
 
 def _exports(folder: Path, prefix: str) -> Iterator[Artifact]:
-    for record in sorted((folder / "export").glob("*.json")):
+    for record in sorted((folder / "export").glob("*.json"), key=lambda path: path.stem):
         artifact = Artifact(prefix + record.stem, record.stem.partition("-")[0], folder, record)
         try:
             facts = json.loads(record.read_text(encoding="utf-8"))

@@ -199,6 +199,42 @@ def test_a_gpu_that_isnt_there(trained: Path, dlrun: CommandLine) -> None:
     assert "device: 'cuda' isn't available on this machine; available: cpu" in done.err
 
 
+def test_exports_and_compressed_runs_are_measured_beside_the_run(run: Path, dlrun: CommandLine) -> None:
+    """Of the real commands; what was exported keeps its accuracy, what was pruned has fewer parameters and FLOPs."""
+    compress = ["method=prune_structured", "amount=0.5", "finetune_epochs=0", "bench=false"]
+    assert dlrun("compress", f"run={run}", *compress).code == 0
+    [pruned] = (run / "compress").iterdir()
+    for folder in (run, pruned):
+        assert dlrun("export", f"run={folder}", "format=onnx").code == 0
+    for words in (["format=onnx", "preprocess=true"], ["format=torchscript"]):
+        assert dlrun("export", f"run={run}", *words).code == 0
+    done = dlrun("bench", f"run={run}", *QUICK, "batch_sizes=1,7")
+    assert done.code == 0, done.err
+    rows = {row["name"]: row for row in report(run)["rows"]}
+    smaller = "prune_structured-0.5"
+    assert list(rows) == ["pytorch", "onnx", "onnx-uint8", "torchscript", smaller, f"{smaller}/onnx"]
+    assert {row["status"] for row in rows.values()} == {"measured"}
+    for name in ("onnx", "onnx-uint8", "torchscript"):
+        assert rows[name]["accuracy"] == rows["pytorch"]["accuracy"]
+        assert rows[name]["loss"] == pytest.approx(rows["pytorch"]["loss"], rel=1e-4)
+    assert rows[smaller]["accuracy"] == rows[f"{smaller}/onnx"]["accuracy"]
+    for figure in ("parameters", "flops_per_sample", "bytes"):
+        assert rows[smaller][figure] < 0.8 * rows["pytorch"][figure]
+    assert rows["onnx"]["bytes"] == (run / "export/onnx.onnx").stat().st_size
+    assert all(row["memory_bytes"] > 0 and row["latency"].keys() == {"1", "7"} for row in rows.values())
+
+
+def test_a_file_that_holds_code_is_run_only_if_it_is_named(
+    run: Path, dlrun: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert dlrun("export", f"run={run}", "format=torchscript").code == 0
+    monkeypatch.setenv("XDG_CACHE_HOME", str(dlrun.folder / "another user's"))
+    words = ["bench", f"run={run}", *BARE, "batch_sizes=1"]
+    assert "torchscript: left out: not run: torchscript.pt can hold code" in dlrun(*words).out
+    assert dlrun(*words, "artifact=torchscript").code == 0
+    assert [row["status"] for row in report(run)["rows"]] == ["measured", "measured"]
+
+
 def test_bad_folders_are_one_line(run: Path, dlrun: CommandLine) -> None:
     (dlrun.folder / "empty").mkdir()
     for name, message in (("nowhere", "no folder 'nowhere'"), ("empty", "no summary.json")):
