@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dlrun import checkpoint
+from dlrun import checkpoint, quantizing
 from dlrun.atomic import atomic_write
 from dlrun.build import build_model
 from dlrun.changes import changed
@@ -26,6 +26,7 @@ from dlrun.config import may_change, parse
 from dlrun.errors import RunFailed, UserError
 from dlrun.loading import LoadedRun
 from dlrun.logs import configure
+from dlrun.quantizing import Int8, Quantization
 from dlrun.runfolder import RunFolder, new_run_id
 from dlrun.train import Job, train
 from dlrun.weights import judged
@@ -46,38 +47,53 @@ class Shrunk:
     network: nn.Module
     compression: dict[str, Any] = field(default_factory=dict)  # beside method, parent and amount: shapes, sparse
     facts: dict[str, Any] = field(default_factory=dict)  # for summary.json
+    int8: Int8 | None = None  # what will answer for the new run
 
 
 @dataclass(frozen=True)
 class Method:
     """A way to make a run smaller.
 
-    `shrink` is asked before anything is written, and may refuse by UserError. `finish`, if there is one, is called with
-    the new run's folder when its training and its test are over, and adds to its facts.
+    `shrink` is asked before anything is written, and may refuse by UserError. A method that `quantizes` leaves an int8
+    file when training and test are over, which is then tested itself.
     """
 
-    shrink: Callable[[LoadedRun, float], Shrunk]
+    shrink: Callable[[LoadedRun, float, Quantization], Shrunk]
     takes_amount: bool = True
     trains: bool = True
-    finish: Callable[[RunFolder, LoadedRun], dict[str, Any]] | None = None
+    quantizes: bool = False
 
 
-def _prune_structured(run: LoadedRun, amount: float) -> Shrunk:
+def _prune_structured(run: LoadedRun, amount: float, __: Quantization) -> Shrunk:
     network, _ = structured.prune(run.network, run.spec, amount)
     shapes = shapes_of(_as_registered(run), network)
-    return Shrunk(network, {"shapes": shapes, "sparse": _is_sparse(run)})
+    return Shrunk(network, _inherited(run) | {"shapes": shapes})
 
 
-def _prune_unstructured(run: LoadedRun, amount: float) -> Shrunk:
+def _prune_unstructured(run: LoadedRun, amount: float, _: Quantization) -> Shrunk:
     network = copy.deepcopy(run.network).cpu()
     unstructured.prune(network, amount, again=_is_sparse(run))
     layers = unstructured.zeros_of(network).layers
-    return Shrunk(network, {"shapes": _shapes(run), "sparse": True}, {"sparsity_by_layer": layers})
+    return Shrunk(network, _inherited(run) | {"sparse": True}, {"sparsity_by_layer": layers})
+
+
+def _quantize(method: str) -> Callable[[LoadedRun, float, Quantization], Shrunk]:
+    def shrink(run: LoadedRun, _: float, how: Quantization) -> Shrunk:
+        return Shrunk(run.network, _inherited(run), int8=quantizing.convert(run, method, how))
+
+    return shrink
+
+
+def _train_for_int8(run: LoadedRun, _: float, __: Quantization) -> Shrunk:
+    return Shrunk(quantizing.fake_quantized(run), _inherited(run))
 
 
 METHODS: dict[str, Method] = {
     "prune_structured": Method(_prune_structured),
     "prune_unstructured": Method(_prune_unstructured),
+    "quantize_static": Method(_quantize("quantize_static"), takes_amount=False, trains=False, quantizes=True),
+    "quantize_dynamic": Method(_quantize("quantize_dynamic"), takes_amount=False, trains=False, quantizes=True),
+    "qat": Method(_train_for_int8, takes_amount=False, quantizes=True),
 }
 
 
@@ -109,7 +125,14 @@ def tunable(key: str) -> bool:
     )
 
 
-def compress(run: LoadedRun, method: str, amount: float, epochs: int, words: Sequence[str]) -> Compressed:
+def compress(
+    run: LoadedRun,
+    method: str,
+    amount: float,
+    epochs: int,
+    words: Sequence[str],
+    quantization: Quantization | None = None,
+) -> Compressed:
     """Make `run` smaller by `method`, fine-tune it for `epochs`, test it, and leave it as a run of its own.
 
     `words` override the fine-tuning's config. Raises UserError before anything is written, RunFailed as `train`.
@@ -121,7 +144,7 @@ def compress(run: LoadedRun, method: str, amount: float, epochs: int, words: Seq
             f"(run {done.parent}) first, then quantise what comes of it"
         )
     before = run.evaluator().evaluate(run.batches("test"), "test")  # its data is there, or this is where that is said
-    shrunk = how.shrink(run, amount)
+    shrunk = how.shrink(run, amount, quantization or Quantization())
     run_id = new_run_id()
     folder = RunFolder(run.folder.path / "compress" / f"{method}-{run_id}")
     start = folder.checkpoints / "initial.pt"
@@ -130,6 +153,8 @@ def compress(run: LoadedRun, method: str, amount: float, epochs: int, words: Seq
         "compression": compression | shrunk.compression,
         "init_from": str(start.absolute()),
     }
+    if method == "qat":
+        config = quantizing.in_full_precision(config, words)
     parse(config)
     figures = Figures(**_size(run.network), test=before)
     facts = {
@@ -142,11 +167,23 @@ def compress(run: LoadedRun, method: str, amount: float, epochs: int, words: Seq
         },
     }
     _train(folder, run_id, config, facts, shrunk.network.state_dict(), epochs == 0)
-    if how.finish is not None:
-        facts["compression"] |= how.finish(folder, run)
-        folder.update_summary(compression=facts["compression"])
-    test = folder.read_summary()["test"]
-    return Compressed(folder, figures, Figures(**_size(_best(folder, config, run)), test=test))
+    size = _size(_best(folder, config, run))
+    if how.quantizes:
+        quantized = _quantized(folder, run, shrunk.int8, words)
+        figures, size = replace(figures, bytes=quantized["bytes_before"]), size | {"bytes": quantized["bytes"]}
+    return Compressed(folder, figures, Figures(**size, test=folder.read_summary()["test"]))
+
+
+def _quantized(folder: RunFolder, run: LoadedRun, file: Int8 | None, words: Sequence[str]) -> dict[str, Any]:
+    """Give the new run its int8 file: the one that was made of `run`, or that of what was trained."""
+    plugins = [word for word in words if word.startswith("plugins=")]
+    if file is None:  # if that is interrupted, resume does it
+        return quantizing.finish(folder.path, plugins)
+    try:
+        return quantizing.attach(folder, file, run, plugins)
+    except BaseException:
+        shutil.rmtree(folder.path, ignore_errors=True)
+        raise
 
 
 def finetuning(run: LoadedRun, epochs: int, words: Sequence[str]) -> dict[str, Any]:
@@ -226,6 +263,10 @@ def _as_registered(run: LoadedRun) -> nn.Module:
     """The net as the registry builds it: what shapes are told against."""
     with torch.random.fork_rng(devices=[]):
         return build_model(replace(run.config, compression=None), run.spec)
+
+
+def _inherited(run: LoadedRun) -> dict[str, Any]:
+    return {"shapes": _shapes(run), "sparse": _is_sparse(run)}
 
 
 def _shapes(run: LoadedRun) -> dict[str, list[int]]:

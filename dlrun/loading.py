@@ -40,6 +40,7 @@ from dlrun.weights import judged
 log = logging.getLogger("dlrun")
 
 Checkpoint = Literal["best", "last"]
+INT8 = "int8.onnx"  # beside a quantised run's checkpoints
 SplitName = Literal["train", "val", "test"]
 
 
@@ -146,6 +147,16 @@ def load_run(
     `overrides` are words such as "data.root=…", and win over `device`. Nothing that lies in the folder is executed;
     plugins that it names are imported only if an override says so too. Raises UserError for whatever can't be loaded.
     """
+    loaded = load_floats(run, checkpoint, overrides, device)
+    if is_int8(loaded.config):
+        loaded.model = _int8(loaded.folder, loaded.device)
+    return loaded
+
+
+def load_floats(
+    run: str | Path, checkpoint: Checkpoint = "best", overrides: Sequence[str] = (), device: str = "auto"
+) -> LoadedRun:
+    """As `load_run`; of a run that was quantised, too, `model` is the net with weights in floating point."""
     path = find(str(run))
     refuse_sweep(path, "take")
     folder = RunFolder(path)
@@ -155,7 +166,8 @@ def load_run(
     check_plugins(before, overrides)
     config = parse(plain)
     load_plugins(config.plugins)
-    target = choose_device(config.device)
+    # int8 is for the CPU, and so is what goes with it, unless somebody wants the floats elsewhere.
+    target = choose_device("cpu" if config.device == "auto" and is_int8(config) else config.device)
     file = _checkpoint_file(folder, checkpoint)
     state = checkpoints.load(file)
     spec = _spec(state["spec"], file)
@@ -175,7 +187,7 @@ def load_run(
         config=config,
         plain=plain,
         spec=spec,
-        model=_model(network, config, folder, target),
+        model=network,
         network=network,
         device=target,
         precision=_precision(config, target),
@@ -212,13 +224,19 @@ def _spec(plain: Any, file: Path) -> DataSpec:
         raise UserError(f"{file} doesn't say what its data was: {error}") from None
 
 
-def _model(network: nn.Module, config: Config, folder: RunFolder, device: torch.device) -> nn.Module:
-    """What answers: the network, or for an int8 run what ONNX Runtime makes of its file."""
-    if config.compression is None or config.compression.method.startswith("prune"):
-        return network
-    file = folder.checkpoints / "int8.onnx"
+def is_int8(config: Config) -> bool:
+    """Whether the run is one that int8 weights were made of."""
+    return config.compression is not None and not config.compression.method.startswith("prune")
+
+
+def _int8(folder: RunFolder, device: torch.device) -> nn.Module:
+    """What ONNX Runtime makes of the run's int8 file."""
+    file = folder.checkpoints / INT8
     if not file.exists():
-        raise UserError(f"{file} is missing: this run was to be quantised, and that wasn't finished")
+        raise UserError(
+            f"{file} is missing: this run was to be quantised, and that was interrupted; if it is of method=qat, "
+            f"dlrun resume run={folder.path} does the rest, else compress its parent again"
+        )
     if device.type != "cpu":
         raise UserError(f"device: int8 runs on the CPU, got '{device.type}'; set device=cpu")
     from dlrun.exporting.runtime import open_artifact

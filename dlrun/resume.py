@@ -31,6 +31,9 @@ def resume(path: Path, overrides: Sequence[str]) -> None:
     summary, before = folder.read_summary(), folder.read_config()
     config = changed(before, overrides)
     check_plugins(before, overrides)
+    method = (config.get("compression") or {}).get("method", "")
+    if method.startswith("quantize"):
+        raise UserError(f"run: {path} was quantised ({method}), which trains nothing; resume its parent")
     try:
         folder.reopen()
     except OSError as error:
@@ -41,6 +44,9 @@ def resume(path: Path, overrides: Sequence[str]) -> None:
             limit = "trainer.max_epochs (or trainer.max_steps)"
             if summary["status"] == "stopped_early":
                 limit = "trainer.max_time" if summary.get("out_of_time") else "trainer.patience"
+            if method == "qat" and not (folder.checkpoints / "int8.onnx").exists():
+                _finish(path, overrides)
+                return
             log.info("nothing left to do: %s is at the end of its %s; with more of that it goes on", path, limit)
             return
         from dlrun.restoration import Resumption
@@ -53,6 +59,16 @@ def resume(path: Path, overrides: Sequence[str]) -> None:
             if isinstance(options, dict) and "name" in options
         }
         command = ["dlrun", "resume", f"run={path}", *overrides]
+        (folder.checkpoints / "int8.onnx").unlink(missing_ok=True)  # it is of weights that will change
         train(config, Job(path, summary["run_id"], names, resumes=Resumption(before, command)))
+        if method == "qat":
+            _finish(path, overrides)
     finally:
         folder.release()
+
+
+def _finish(path: Path, overrides: Sequence[str]) -> None:
+    """What compress would have done after the training."""
+    from dlrun.quantizing import finish
+
+    finish(path, [word for word in overrides if word.startswith("plugins=")])

@@ -17,8 +17,8 @@ FLOORS = [
         " runfolder tracking transfer weights writer",
         "logs mistakes runs trainer",
         "build config inputs",
-        "changes commands comparison compressing evaluation extension loading messages options reporting restoration"
-        " testing train",
+        "changes commands comparison compressing evaluation extension loading messages options quantizing reporting"
+        " restoration testing train",
         "__main__ cli launch resume",
     )
 ]
@@ -67,7 +67,10 @@ WITHIN = {
     ("commands", "loading"),
     ("compressing", "changes"),
     ("compressing", "loading"),
+    ("compressing", "quantizing"),
     ("compressing", "train"),
+    ("commands", "quantizing"),
+    ("quantizing", "loading"),
     ("commands", "options"),
     ("commands", "reporting"),
     ("commands", "train"),
