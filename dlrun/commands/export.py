@@ -48,7 +48,6 @@ from dlrun.exporting import dynamism, metadata, own_packages, parity
 from dlrun.exporting.formats import FORMATS, Format
 from dlrun.exporting.graph import Graph
 from dlrun.exporting.runtime import Runner, open_artifact
-from dlrun.inputs import build_batches, build_source
 from dlrun.loading import Checkpoint, LoadedRun
 from dlrun.registry import Positive, precisions
 from dlrun.reporting import write
@@ -255,10 +254,12 @@ def _check(export: Export, path: Path) -> tuple[parity.Parity, dict[str, float] 
 def _test_split(run: LoadedRun) -> Batches | None:
     """Raw batches; None, and a word, if the data is gone."""
     try:
-        return build_batches(run.config, build_source(run.config), "test", run.device, lambda raw: raw)
+        batches = run.batches("test")
     except UserError as error:
         log.warning("checked on random inputs, and not on the test split: %s", error)
         return None
+    batches.prepare = lambda raw: raw
+    return batches
 
 
 def _first(batches: Batches, longest: int | None) -> Tensor:
