@@ -32,24 +32,21 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dlrun.build import channels_last
+from dlrun.commands.checking import check
 from dlrun.commands.opening import opened
-from dlrun.data.loader import Batches
 from dlrun.errors import OptionError, UserError, choices
 from dlrun.exporting import dynamism, metadata, own_packages, parity
 from dlrun.exporting.formats import FORMATS, Format
 from dlrun.exporting.graph import Graph
-from dlrun.exporting.runtime import Runner, open_artifact
 from dlrun.loading import Checkpoint, LoadedRun
-from dlrun.registry import Positive, precisions
+from dlrun.registry import Positive
 from dlrun.reporting import write
 from dlrun.runfolder import RunFolder
 
@@ -231,53 +228,10 @@ def _write(export: Export, path: Path) -> None:
 
 
 def _check(export: Export, path: Path) -> tuple[parity.Parity, dict[str, float] | None]:
-    """The file, loaded again: against the net, and on the test split if that is still there."""
-    run, options = export.run, export.options
-    file = open_artifact(path, threads=torch.get_num_threads())
+    given = export.options.tolerance
+    tolerance = parity.TOLERANCES[export.precision] if given is None else given
     measure: parity.Measure = "disagreement" if export.int8 is not None else "error"
-    tolerance = parity.TOLERANCES[export.precision] if options.tolerance is None else options.tolerance
-    batches = _test_split(run)
-    if batches is None:
-        samples = parity.random_samples(run.spec, sum(parity.SIZES)).to(run.device)
-    else:
-        samples = _first(batches, run.spec.shape[0] if run.spec.modality == "text" else None)
-    parts = parity.cut(samples, run.spec.modality == "text")
-    pairs = ((export.gives(part), export.takes(part)) for part in parts)
-    with torch.backends.cudnn.flags(allow_tf32=False):
-        checked = parity.compare(run.network, file, pairs, tolerance, measure, "test" if batches else "random")
-    if batches is None or checked.error is not None:
-        return checked, None
-    batches.prepare = export.takes
-    return checked, _evaluate(run, file, batches)
-
-
-def _test_split(run: LoadedRun) -> Batches | None:
-    """Raw batches; None, and a word, if the data is gone."""
-    try:
-        batches = run.batches("test")
-    except UserError as error:
-        log.warning("checked on random inputs, and not on the test split: %s", error)
-        return None
-    batches.prepare = lambda raw: raw
-    return batches
-
-
-def _first(batches: Batches, longest: int | None) -> Tensor:
-    """As many raw samples as the comparison makes use of, texts padded to the `longest`."""
-    parts: list[Tensor] = []
-    for raw, _ in batches.epoch(0):
-        parts.append(raw if longest is None else F.pad(raw, (0, longest - raw.shape[1])))
-        if sum(map(len, parts)) >= parity.enough():
-            break
-    return torch.cat(parts)[: parity.enough()]
-
-
-def _evaluate(run: LoadedRun, file: Runner, batches: Batches) -> dict[str, float]:
-    """As the training does, but that it is one view of each sample, in the file's own precision."""
-    single: Any = precisions.build("fp32", {}, run.device)
-    judge: Any = replace(run.evaluator(), model=file, precision=single, tta="none")
-    found: dict[str, float] = judge.evaluate(batches, "test")
-    return {name.partition("/")[2]: value for name, value in found.items()}
+    return check(export.run, path, export.gives, export.takes, tolerance, measure)
 
 
 def _put_in_place(export: Export, path: Path, passed: bool) -> Path:

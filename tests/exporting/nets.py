@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -58,6 +59,7 @@ def batches(modality: str) -> list[Tensor]:
     return [batch(modality, size, length) for size, length in zip((1, 3, 7, 33), lengths, strict=True)]
 
 
+@cache
 def pairs() -> list[tuple[str, str]]:
     """Every model with every modality that it takes."""
     found = []
