@@ -16,7 +16,7 @@ from dlrun.data.loader import Batches
 from dlrun.errors import UserError
 from dlrun.exporting import parity
 from dlrun.exporting.runtime import Runner, open_artifact
-from dlrun.inputs import build_batches, build_source
+from dlrun.inputs import build_batches
 from dlrun.loading import LoadedRun
 from dlrun.registry import precisions
 
@@ -50,7 +50,7 @@ def check(
 def _test_split(run: LoadedRun) -> Batches | None:
     """Raw batches; None, and a word, if the data is gone."""
     try:
-        return build_batches(run.config, build_source(run.config), "test", run.device, lambda raw: raw)
+        return build_batches(run.config, run.split("test"), "test", run.device, lambda raw: raw)
     except UserError as error:
         log.warning("checked on random inputs, and not on the test split: %s", error)
         return None

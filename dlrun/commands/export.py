@@ -47,7 +47,7 @@ from dlrun.exporting.formats import FORMATS, Format
 from dlrun.exporting.graph import Graph
 from dlrun.loading import Checkpoint, LoadedRun
 from dlrun.registry import Positive
-from dlrun.reporting import write
+from dlrun.reporting import tell, write
 from dlrun.runfolder import RunFolder
 
 log = logging.getLogger("dlrun")
@@ -135,7 +135,9 @@ def run(words: Sequence[str]) -> int:
             "seconds": time.monotonic() - began,
         },
     )
-    _tell(export, kept, checked, test, time.monotonic() - began)
+    _print(export, kept, checked, test, time.monotonic() - began)
+    found = {"max_error": checked.max_error, "agreement": checked.agreement, "bytes": size} | (test or {})
+    tell(export.run, {f"export/{export.name}/{name}": value for name, value in found.items()})
     return 0 if checked.passed else 1
 
 
@@ -245,7 +247,7 @@ def _put_in_place(export: Export, path: Path, passed: bool) -> Path:
     return kept
 
 
-def _tell(export: Export, path: Path, checked: parity.Parity, test: dict[str, float] | None, seconds: float) -> None:
+def _print(export: Export, path: Path, checked: parity.Parity, test: dict[str, float] | None, seconds: float) -> None:
     texts = metadata.describe(export.run.spec, preprocess=export.options.preprocess)
     shape = texts["input_shape"].strip("[]").replace('"', "")
     log.info("takes  %s (%s), gives logits; %s, %s", texts["input_dtype"], shape, export.precision, _size(path))
