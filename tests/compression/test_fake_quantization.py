@@ -7,8 +7,8 @@ import copy
 import numpy as np
 import pytest
 import torch
-from nets import PAIRS, SPECS, batch, net
 from onnxruntime.quantization.quant_utils import compute_scale_zp
+from quantizable import PAIRS, SPECS, batch, net
 from torch import Tensor, nn
 
 from dlrun.compression import fake_quantization

@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from nets import PAIRS, SPECS, batch, net
 from onnx.numpy_helper import to_array
+from quantizable import PAIRS, SPECS, batch, net
 from torch import nn
 
 from dlrun.compression import int8
