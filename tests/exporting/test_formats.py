@@ -78,7 +78,7 @@ def test_recurrent_nets_are_compiled_in_half_precision(name: str, tmp_path: Path
     assert error(model, path, "text") < 2e-2
 
 
-@pytest.mark.parametrize("form", NATIVE)
+@pytest.mark.parametrize("form", ["onnx", "torchscript"])  # .pt2 is the graph that ONNX is made of
 @pytest.mark.parametrize(
     ("name", "modality", "options"),
     [
