@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 # Before torch is imported, here and in the processes that tests start: on tensors this small a second thread is only
@@ -20,6 +21,7 @@ from omegaconf import OmegaConf
 from trained import train_each_kind
 
 from dlrun.registry import models
+from dlrun.tracking.terminal import LogFile
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -30,6 +32,16 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_log_of_a_run_that_is_over() -> Iterator[None]:
+    """A command ends with its process; here the next test would go on writing into the dlrun.log of the one before."""
+    yield
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if isinstance(handler, LogFile)]:
+        root.removeHandler(handler)
+        handler.close()
 
 
 @pytest.fixture
