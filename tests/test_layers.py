@@ -55,6 +55,7 @@ WITHIN = {
     ("train", "testing"),
     ("train", "messages"),
     ("compression", "exporting"),
+    ("benching", "exporting"),
     ("benching", "runfolder"),
     ("runs", "runfolder"),
     ("loading", "changes"),

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from dlrun.errors import UserError, choices
+from dlrun.exporting.formats import FORMATS
 from dlrun.runfolder import RunFolder
 
 PYTORCH = "pytorch"  # the format of a run's own network
+ALL = "all"  # in place of names
 INT8 = "int8"  # what a run that was quantised is called in its own report: it isn't run by PyTorch
 ENDED_WELL = ("finished", "stopped_early")
 
@@ -54,12 +56,12 @@ def _compression(folder: Path) -> Mapping[str, Any]:
 
 def choose(found: Sequence[Artifact], names: Sequence[str]) -> list[Artifact]:
     """Of what `find` found: what `names` say, and the run itself, which all is compared with. Raises UserError."""
-    if list(names) == ["all"]:
+    if list(names) == [ALL]:
         return list(found)
     known = {name: artifact for artifact in found for name in (artifact.folder_name, artifact.name) if name}
     for name in names:
         if name not in known:
-            raise UserError(f"artifact: there is no '{name}'{choices(name, ['all', *(a.name for a in found)])}")
+            raise UserError(f"artifact: there is no '{name}'{choices(name, [ALL, *(a.name for a in found)])}")
     chosen = [known[name] for name in names]
     return [found[0], *(artifact for artifact in found[1:] if artifact in chosen)]
 
@@ -76,7 +78,9 @@ def _exports(folder: Path, prefix: str) -> Iterator[Artifact]:
         except (OSError, ValueError, KeyError, TypeError) as error:
             yield replace(artifact, reason=f"damaged: {record.name} can't be read ({type(error).__name__})")
             continue
-        if not passed:
+        if not _is_what_it_says(artifact, record):  # who names onnx wants no TorchScript, which can hold code
+            yield replace(artifact, reason=f"damaged: {record.name} says that {path.name} is {artifact.format}")
+        elif not passed:
             reason = f"failed its check when it was exported: max error {parity.get('max_error')}"
             yield replace(artifact, reason=reason)
         elif not path.exists():
@@ -87,9 +91,17 @@ def _exports(folder: Path, prefix: str) -> Iterator[Artifact]:
             yield artifact
 
 
+def _is_what_it_says(artifact: Artifact, record: Path) -> bool:
+    """Whether the name, the format and the file's suffix are those of one export."""
+    known = FORMATS.get(artifact.format)
+    named = record.stem.partition("-")[0] == artifact.format
+    return named and known is not None and artifact.path.suffix == known.suffix
+
+
 def _compressed(folder: Path, prefix: str) -> Iterator[Artifact]:
     """Compressed runs, what was exported of each, and what each was compressed to in turn."""
-    children = sorted((folder / "compress").glob("[!.]*"))
+    top = folder / "compress"
+    children = [] if top.is_symlink() else sorted(top.glob("[!.]*"))  # a link may lead back up, for ever
     here = [_compressed_run(child) for child in children if child.is_dir() and not child.is_symlink()]
     for artifact, short in zip(here, _short_names(here), strict=True):
         name = prefix + short

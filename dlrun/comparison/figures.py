@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from dlrun.benching import latency
-from dlrun.benching.artifacts import Artifact
+from dlrun.benching.artifacts import ALL, Artifact
 from dlrun.comparison.footprint import footprint
 from dlrun.comparison.inputs import prepared, raw_batches
 from dlrun.comparison.subjects import Opened, Opener
@@ -26,13 +26,14 @@ Figures = dict[str, Any]
 class Comparison:
     """What was measured of each artifact, by its name.
 
-    `asked` are the names that somebody said: an artifact that holds machine code is opened only if it is among them.
+    `asked` are the names that somebody said: an artifact that can hold code is opened only if it is among them, and
+    "all" names none, whatever a file is called.
     The run itself has to work; of the others, what can't be opened or evaluated has a reason in `reasons`.
     """
 
     def __init__(self, run: LoadedRun, threads: int, overrides: Sequence[str], asked: Sequence[str]):
         self.opener = Opener(run, threads, overrides)
-        self.run, self.asked = run, asked
+        self.run, self.asked = run, [name for name in asked if name != ALL]
         self.itself = ""
         self.opened: dict[str, Opened] = {}
         self.reasons: dict[str, str] = {}
@@ -91,7 +92,7 @@ class Comparison:
             subject = self.opened[name]
             try:
                 return footprint(self.opener, subject, subject.prepare(raw.clone()), self._is_asked(subject.artifact))
-            except (RuntimeError, OSError, ValueError) as error:
+            except (RuntimeError, OSError, ValueError, IndexError) as error:
                 return said(error)
 
         pool = ThreadPoolExecutor(2)

@@ -38,7 +38,7 @@ def footprint(opener: Opener, opened: Opened, inputs: Tensor, named: bool) -> di
             "named": named,
         }
         done = subprocess.run(
-            [sys.executable, "-c", CHILD],
+            [sys.executable, "-P", "-c", CHILD],  # else it would import what lies in the current folder first
             input=json.dumps(request),
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
             capture_output=True,

@@ -10,6 +10,7 @@ import pytest
 
 from dlrun.benching.artifacts import choose, find
 from dlrun.errors import UserError
+from dlrun.exporting.formats import FORMATS
 
 
 def make_run(folder: Path, status: str = "finished", **compression: Any) -> Path:
@@ -22,10 +23,11 @@ def make_run(folder: Path, status: str = "finished", **compression: Any) -> Path
 
 def make_export(run: Path, name: str, passed: bool = True, **changes: Any) -> Path:
     (run / "export").mkdir(exist_ok=True)
-    file = run / "export" / f"{name}.{'onnx' if passed else 'failed.onnx'}"
+    form = name.partition("-")[0]
+    file = run / "export" / f"{name}{'' if passed else '.failed'}{FORMATS[form].suffix}"
     file.write_bytes(b"graph")
     parity = {"passed": passed, "max_error": 0.5}
-    record = {"format": name.partition("-")[0], "file": file.name, "bytes": 5, "parity": parity, **changes}
+    record = {"format": form, "file": file.name, "bytes": 5, "parity": parity, **changes}
     (run / "export" / f"{name}.json").write_text(json.dumps(record))
     return file
 
@@ -111,3 +113,26 @@ def test_choosing(tree: Path) -> None:
         choose(found, ["onx"])
     with pytest.raises(UserError, match="there is no 'all'"):
         choose(found, ["all", "onnx"])
+
+
+def test_a_file_that_isnt_what_its_record_says_is_left_out(tmp_path: Path) -> None:
+    """A stranger's TorchScript under the name of an ONNX, of the run itself, or of "all", would be run by that name."""
+    run = make_run(tmp_path / "run")
+    (run / "export").mkdir()
+    for name, form in (("all", "torchscript"), ("onnx", "onnx"), ("pytorch", "pytorch"), ("all-half", "all")):
+        (run / "export" / f"{name}.pt").write_bytes(b"code")
+        record = {"format": form, "file": f"{name}.pt", "bytes": 4, "parity": {"passed": True}}
+        (run / "export" / f"{name}.json").write_text(json.dumps(record))
+    assert [artifact.reason for artifact in find(run)[1:]] == [
+        "damaged: all.json says that all.pt is torchscript",
+        "damaged: all-half.json says that all-half.pt is all",
+        "damaged: onnx.json says that onnx.pt is onnx",
+        "damaged: pytorch.json says that pytorch.pt is pytorch",
+    ]
+
+
+def test_a_link_that_leads_back_up_is_left_alone(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    child = make_run(run / "compress/qat-aaaaaaaa", method="qat")
+    (child / "compress").symlink_to(run / "compress", target_is_directory=True)
+    assert [artifact.name for artifact in find(run)] == ["pytorch", "qat"]

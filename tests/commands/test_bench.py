@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from command_line import CommandLine
 
 from dlrun import load_run
 from dlrun.commands import bench
+from dlrun.comparison.figures import Comparison
 
 QUICK = ["calls=5", "seconds=0.01", "threads=1"]
 BARE = [*QUICK, "memory=false"]
@@ -233,6 +235,26 @@ def test_a_file_that_holds_code_is_run_only_if_it_is_named(
     assert "torchscript: left out: not run: torchscript.pt can hold code" in dlrun(*words).out
     assert dlrun(*words, "artifact=torchscript").code == 0
     assert [row["status"] for row in report(run)["rows"]] == ["measured", "measured"]
+
+
+def test_a_folder_that_calls_its_code_all_isnt_taken_at_its_word(run: Path, dlrun: CommandLine) -> None:
+    """`artifact=all` is the default, and no name that somebody said."""
+    loaded = load_run(run)
+    assert Comparison(loaded, 1, (), ["all"]).asked == []
+    assert Comparison(loaded, 1, (), ["all", "onnx"]).asked == ["onnx"]
+
+
+def test_what_lies_in_the_current_folder_is_not_imported(
+    run: Path, dlrun: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who looks at a stranger's run from inside of it: memory is measured in a process of its own."""
+    for module in ("json", "tempfile", "torch"):
+        (run / f"{module}.py").write_text("open('imported', 'w')")
+    monkeypatch.chdir(run)
+    monkeypatch.setattr("sys.path", [path for path in sys.path if path])
+    assert dlrun("bench", "run=.", *QUICK, "batch_sizes=1").code == 0
+    assert not (run / "imported").exists()
+    assert report(run)["rows"][0]["memory_bytes"] > 0
 
 
 def test_bad_folders_are_one_line(run: Path, dlrun: CommandLine) -> None:
