@@ -32,6 +32,7 @@ def error(model: nn.Module, path: Path, modality: str) -> float:
             got = file(inputs)
             assert got.dtype == torch.float32
             assert got.shape == wanted.shape
+            assert got.isfinite().all()  # else a NaN would be no error
             worst = max(worst, (got - wanted).abs().max().item())
             largest = max(largest, wanted.abs().max().item())
     return worst / largest

@@ -51,6 +51,14 @@ def test_what_stops_the_file_is_told(file: object, why: str) -> None:
         assert (found.passed, found.error) == (False, why)
 
 
+def test_a_net_without_numbers_is_equal_to_nothing() -> None:
+    """A training that diverged: every comparison with NaN is false, and so would be "is too far away"."""
+    lost = lambda x: net(x) * float("nan")  # noqa: E731
+    for measure in ("error", "disagreement"):
+        found = compare(lost, net, [(torch.ones(3, 2),) * 2], 0.5, measure, "test")
+        assert (found.passed, found.error) == (False, "3 samples: the net's own logits aren't finite")
+
+
 def test_batches_of_several_sizes_and_lengths() -> None:
     text = random_samples(SPECS["text"], 100)
     parts = cut(text, True)
