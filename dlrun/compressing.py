@@ -120,9 +120,7 @@ def tunable(key: str) -> bool:
     """Whether compress takes `key` of the config for its fine-tuning. Raises UserError for what it says itself."""
     if key in OWN:
         raise UserError(f"{key}: compress says that by {OWN[key]}")
-    return (
-        may_change(key) or key.partition(".")[0] in GROUPS or key in ("data.batch_size", "data.eval_batch_size", "seed")
-    )
+    return may_change(key) or key.partition(".")[0] in GROUPS or key in OTHERS
 
 
 def compress(
@@ -147,11 +145,10 @@ def compress(
     shrunk = how.shrink(run, amount, quantization or Quantization())
     run_id = new_run_id()
     folder = RunFolder(run.folder.path / "compress" / f"{method}-{run_id}")
-    start = folder.checkpoints / "initial.pt"
     compression = {"method": method, "parent": run.run_id, "amount": amount if how.takes_amount else None}
     config = finetuning(run, epochs, words) | {
         "compression": compression | shrunk.compression,
-        "init_from": str(start.absolute()),
+        "init_from": None,  # but `folder.initial`
     }
     if method == "qat":
         config = quantizing.in_full_precision(config, words)
@@ -221,7 +218,7 @@ def _train(
     try:
         folder.claim(run_id, ["dlrun", *sys.argv[1:]])
         folder.update_summary(**facts)
-        with atomic_write(folder.checkpoints / "initial.pt") as file:
+        with atomic_write(folder.initial) as file:
             torch.save(dict(state), file)
         folder.write_config(config)
         configure(folder)

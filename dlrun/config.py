@@ -171,7 +171,8 @@ class CompressionConfig:
 
     `parent` is the id of the run that was compressed, `amount` the share that was asked to go. `shapes` has those
     tensors of a net pruned by structure that are smaller than what the registry builds; `sparse` says that zeros among
-    the weights stay zero in a training. Both go on to whatever is made of a pruned run.
+    the weights stay zero in a training. Both go on to whatever is made of a pruned run. A training of such a run begins
+    with checkpoints/initial.pt in its own folder, and `init_from` is null.
     """
 
     method: Literal["prune_unstructured", "prune_structured", "quantize_dynamic", "quantize_static", "qat"]

@@ -40,7 +40,6 @@ from dlrun.weights import judged
 log = logging.getLogger("dlrun")
 
 Checkpoint = Literal["best", "last"]
-INT8 = "int8.onnx"  # beside a quantised run's checkpoints
 SplitName = Literal["train", "val", "test"]
 
 
@@ -149,6 +148,10 @@ def load_run(
     """
     loaded = load_floats(run, checkpoint, overrides, device)
     if is_int8(loaded.config):
+        if checkpoint != "best":
+            raise UserError(
+                f"checkpoint={checkpoint}: the int8 file was made of the best weights; leave checkpoint out"
+            )
         loaded.model = _int8(loaded.folder, loaded.device)
     return loaded
 
@@ -231,7 +234,7 @@ def is_int8(config: Config) -> bool:
 
 def _int8(folder: RunFolder, device: torch.device) -> nn.Module:
     """What ONNX Runtime makes of the run's int8 file."""
-    file = folder.checkpoints / INT8
+    file = folder.int8
     if not file.exists():
         raise UserError(
             f"{file} is missing: this run was to be quantised, and that was interrupted; if it is of method=qat, "

@@ -20,7 +20,7 @@ from dlrun.compression.fake_quantization import learned, observe, plain, prepare
 from dlrun.errors import UserError
 from dlrun.exporting import onnx
 from dlrun.exporting.metadata import describe
-from dlrun.loading import INT8, LoadedRun, load_floats, load_run
+from dlrun.loading import LoadedRun, load_floats, load_run
 from dlrun.registry import Count
 from dlrun.runfolder import RunFolder
 
@@ -51,7 +51,7 @@ def convert(run: LoadedRun, method: str, how: Quantization) -> Int8:
     network = plain(network) if method == "qat" else network
     metadata = describe(run.spec, run_id=run.run_id, checkpoint=run.checkpoint.stem)
     with tempfile.TemporaryDirectory(prefix="dlrun-") as name:
-        source, target = Path(name) / "float.onnx", Path(name) / INT8
+        source, target = Path(name) / "float.onnx", Path(name) / "int8.onnx"
         onnx.write(network, run.spec, source, metadata)
         if method == "quantize_dynamic":
             made = int8.dynamic(source, target, reduce_range=how.reduce_range)
@@ -68,7 +68,7 @@ def attach(folder: RunFolder, file: Int8, floats: LoadedRun, overrides: Sequence
 
     `floats` is what it was made of, and agrees with it on so many samples of the test split.
     """
-    with atomic_write(folder.checkpoints / INT8) as target:
+    with atomic_write(folder.int8) as target:
         target.write(file.content)
     run = load_run(folder.path, overrides=overrides, device="cpu")
     batches = run.batches("test")

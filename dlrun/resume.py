@@ -44,7 +44,7 @@ def resume(path: Path, overrides: Sequence[str]) -> None:
             limit = "trainer.max_epochs (or trainer.max_steps)"
             if summary["status"] == "stopped_early":
                 limit = "trainer.max_time" if summary.get("out_of_time") else "trainer.patience"
-            if method == "qat" and not (folder.checkpoints / "int8.onnx").exists():
+            if method == "qat" and not folder.int8.exists():
                 _finish(path, overrides)
                 return
             log.info("nothing left to do: %s is at the end of its %s; with more of that it goes on", path, limit)
@@ -59,7 +59,6 @@ def resume(path: Path, overrides: Sequence[str]) -> None:
             if isinstance(options, dict) and "name" in options
         }
         command = ["dlrun", "resume", f"run={path}", *overrides]
-        (folder.checkpoints / "int8.onnx").unlink(missing_ok=True)  # it is of weights that will change
         train(config, Job(path, summary["run_id"], names, resumes=Resumption(before, command)))
         if method == "qat":
             _finish(path, overrides)

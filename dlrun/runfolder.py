@@ -36,6 +36,8 @@ class RunFolder:
         self.best = self.checkpoints / "best.pt"
         self.last = self.checkpoints / "last.pt"
         self.previous = self.checkpoints / "previous.pt"  # the one before last
+        self.initial = self.checkpoints / "initial.pt"  # what a compressed run begins with
+        self.int8 = self.checkpoints / "int8.onnx"  # what answers for a quantised run
 
     def claim(self, run_id: str, command: Sequence[str]) -> None:
         """Begin a run here: a folder that already holds one is refused. `command` makes the same run again."""

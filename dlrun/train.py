@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from signal import Signals
 from typing import Any
@@ -116,6 +116,8 @@ def _prepare(config: Mapping[str, Any], folder: RunFolder, job: Job) -> Session:
     """Everything that can go wrong before the first step, the cheap things first."""
     refuse_several()
     typed = parse(config)
+    if typed.compression is not None:  # its weights lie in its folder, wherever that is by now
+        typed = replace(typed, init_from=str(folder.initial))
     load_plugins(typed.plugins)
     found = None
     if job.resumes is not None:
@@ -145,6 +147,7 @@ def _prepare(config: Mapping[str, Any], folder: RunFolder, job: Job) -> Session:
         compare_machines(found, machine)
         note_resume(folder, job.resumes, trainer)
         folder.write_config(config)
+        folder.int8.unlink(missing_ok=True)  # it is of weights that will change; `dlrun resume` makes another
     facts: dict[str, Any] = {"parameters": sum(p.numel() for p in trainer.weights.parameters())}
     summary = folder.update_summary(**facts, versions=versions(), git=git_state())
     # A part that was killed told nothing; the checkpoint knows at least how long it had trained.

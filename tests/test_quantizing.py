@@ -207,6 +207,19 @@ def test_resume_makes_the_file_that_is_missing(dlrun: CommandLine, trained: Trai
     assert graph(path) == before
 
 
+def test_a_resume_that_is_refused_leaves_the_file_where_it_is(dlrun: CommandLine, trained: Trained) -> None:
+    path = compressed(dlrun, trained("mlp"), "qat", "finetune_epochs=1")
+    before = graph(path)
+    assert dlrun("resume", f"run={path}", "trainer.max_epochs=nine").code == 2
+    assert graph(path) == before
+
+
+def test_the_file_is_of_the_best_weights_and_no_others(dlrun: CommandLine, trained: Trained) -> None:
+    path = compressed(dlrun, trained("mlp"), "qat", "finetune_epochs=1")
+    with pytest.raises(UserError, match="checkpoint=last: the int8 file was made of the best weights"):
+        load_run(path, "last")
+
+
 def test_a_quantisation_that_fails_leaves_nothing(
     dlrun: CommandLine, trained: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -176,7 +176,7 @@ def _int8_file(run: LoadedRun, options: Options) -> Path | None:
         parent = folder.read_summary().get("parent") or {}
         if parent.get("run_id") != run.run_id:
             raise UserError(f"quantized: {folder.path} wasn't made from run {run.run_id}; see dlrun compress --help")
-    file = folder.checkpoints / "int8.onnx"
+    file = folder.int8
     if not file.exists():
         raise UserError(f"{key}: there is no {file}; dlrun compress run=… method=quantize_static makes one")
     return file

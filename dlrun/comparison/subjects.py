@@ -45,7 +45,7 @@ class Opened:
         """What its runtime opens; None of a net in PyTorch."""
         if not self.artifact.is_run:
             return self.artifact.path
-        return None if self.model is self.run.network else self.run.folder.checkpoints / "int8.onnx"
+        return None if self.model is self.run.network else self.run.folder.int8
 
     @property
     def bytes(self) -> int:

@@ -97,6 +97,21 @@ def test_without_fine_tuning(dlrun, parent):
     assert summary(child)["epochs"] == 2
 
 
+def test_a_run_that_was_moved_goes_on(dlrun, parent):
+    """It begins with what lies in its own folder, and nobody's config.yaml says where else to read."""
+    child = compressed(dlrun, "method=prune_unstructured", "amount=0.5", "finetune_epochs=0")
+    moved = parent.rename(dlrun.folder / "moved") / "compress" / child.name
+    config = yaml.safe_load((moved / "config.yaml").read_text())
+    assert config["init_from"] is None
+    result = dlrun("resume", f"run={moved}", "trainer.max_epochs=2", "scheduler.total_steps=8")
+    assert result.code == 0, result.err
+    start, run = torch.load(moved / "checkpoints/initial.pt", weights_only=True), load_run(moved, device="cpu")
+    assert summary(moved)["epochs"] == 2
+    assert sum(int((t == 0).sum()) for n, t in start.items() if n.endswith("weight")) > 100
+    kept = run.network.state_dict()
+    assert not any(kept[n][t == 0].any() for n, t in start.items() if n.endswith("weight"))
+
+
 def test_what_was_asked_of_the_fine_tuning(dlrun, parent):
     words = ["optimizer.lr=1e-4", "data.batch_size=50", "finetune_epochs=1", "seed=3", "trainer.max_steps=2"]
     config = yaml.safe_load((compressed(dlrun, "method=prune_structured", *words) / "config.yaml").read_text())
