@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,7 @@ from dlrun.groups import L1, set_biases
 from dlrun.initialization import initialize_from_data
 from dlrun.inputs import Inputs, build_inputs, build_source
 from dlrun.machine import seed_everything, settle
+from dlrun.models.zoo import weights_from_checkpoint
 from dlrun.precision import Precision
 from dlrun.profiler import Unwatched
 from dlrun.progress import Limits
@@ -148,7 +150,8 @@ def build(config: Config) -> Run:
 
 def build_model(config: Config, spec: DataSpec) -> nn.Module:
     """The model that fits the data, as `dlrun compress` has left it if this is a compressed run."""
-    model: nn.Module = models.build(config.model.name, config.model.options, spec)
+    with nullcontext() if config.compression is None else weights_from_checkpoint():  # which a compressed run has
+        model: nn.Module = models.build(config.model.name, config.model.options, spec)
     if any(is_lazy(p) for p in model.parameters()):  # a plugin's LazyLinear takes its size from the first batch
         with torch.no_grad():
             model.eval()(example(spec))

@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -26,6 +26,7 @@ from dlrun.config import may_change, parse
 from dlrun.errors import RunFailed, UserError
 from dlrun.loading import LoadedRun
 from dlrun.logs import configure
+from dlrun.models.zoo import weights_from_checkpoint
 from dlrun.quantizing import Int8, Quantization
 from dlrun.runfolder import RunFolder, new_run_id
 from dlrun.train import Job, train
@@ -141,7 +142,8 @@ def compress(
             f"run: {run.folder.path} is quantised ({done.method}), and that is the last step; prune its parent "
             f"(run {done.parent}) first, then quantise what comes of it"
         )
-    before = run.evaluator().evaluate(run.batches("test"), "test")  # its data is there, or this is where that is said
+    with closing(run.batches("test")) as batches:  # its data is there, or this is where that is said
+        before = run.evaluator().evaluate(batches, "test")
     shrunk = how.shrink(run, amount, quantization or Quantization())
     run_id = new_run_id()
     folder = RunFolder(run.folder.path / "compress" / f"{method}-{run_id}")
@@ -258,7 +260,7 @@ def _size(network: nn.Module) -> dict[str, Any]:
 
 def _as_registered(run: LoadedRun) -> nn.Module:
     """The net as the registry builds it: what shapes are told against."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), weights_from_checkpoint():
         return build_model(replace(run.config, compression=None), run.spec)
 
 

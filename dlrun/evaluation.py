@@ -7,6 +7,7 @@ import io
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,11 +88,8 @@ def evaluate(run: LoadedRun, name: SplitName, elsewhere: bool, worst: int) -> Ev
     split = _read(run, name, elsewhere, trained)
     found = fingerprint(split)
     same = None if trained is None else found == trained
-    batches = run.batches(name, split)
-    try:
+    with closing(run.batches(name, split)) as batches:
         metrics, predicted = run.evaluator().examine(batches, name)
-    finally:
-        batches.workers.close()
     targets, guesses, probabilities = predicted["targets"], predicted["guesses"], predicted["probabilities"]
     confusion = confusion_matrix(targets, guesses, run.spec.num_outputs)
     scores = ClassScores.of(confusion)

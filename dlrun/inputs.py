@@ -35,7 +35,7 @@ class Inputs:
     def close(self) -> None:
         """End the loader processes."""
         for batches in (self.train, self.val, self.test):
-            batches.workers.close()
+            batches.close()
 
 
 def build_source(config: Config, known: DataSpec | None = None, whole: bool = False) -> Source:

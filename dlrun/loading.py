@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +25,7 @@ from dlrun.errors import UserError
 from dlrun.evaluator import Evaluator
 from dlrun.inputs import build_batches, build_source, read_split
 from dlrun.machine import choose_device
-from dlrun.models.zoo import FROM_CHECKPOINT
+from dlrun.models.zoo import weights_from_checkpoint
 from dlrun.plugins import load_plugins
 from dlrun.precision import Precision
 from dlrun.predictions import Prediction, best
@@ -174,7 +173,7 @@ def load_floats(
     file = _checkpoint_file(folder, checkpoint)
     state = checkpoints.load(file)
     spec = _spec(state["spec"], file)
-    with torch.random.fork_rng(devices=[]), _weights_from_checkpoint():  # what is drawn here is overwritten
+    with torch.random.fork_rng(devices=[]), weights_from_checkpoint():  # what is drawn here is overwritten
         network = build_model(config, spec)
     try:
         network.load_state_dict(judged(state)[0])
@@ -255,12 +254,3 @@ def _precision(config: Config, device: torch.device) -> Precision:
         log.warning("%s: evaluated in fp32 here", error)
         precision = precisions.build("fp32", {}, device)
     return precision
-
-
-@contextmanager
-def _weights_from_checkpoint() -> Iterator[None]:
-    token = FROM_CHECKPOINT.set(True)
-    try:
-        yield
-    finally:
-        FROM_CHECKPOINT.reset(token)

@@ -6,6 +6,7 @@ import copy
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -71,11 +72,11 @@ def attach(folder: RunFolder, file: Int8, floats: LoadedRun, overrides: Sequence
     with atomic_write(folder.int8) as target:
         target.write(file.content)
     run = load_run(folder.path, overrides=overrides, device="cpu")
-    batches = run.batches("test")
-    metrics = run.evaluator().evaluate(batches, "test")
-    ours = run.evaluator().predict(batches)["probabilities"].argmax(dim=1)
-    theirs = floats.evaluator().predict(floats.batches("test"))["probabilities"].argmax(dim=1)
-    facts = {**file.facts, "agreement": (ours == theirs).float().mean().item()}
+    with closing(run.batches("test")) as batches:
+        metrics, ours = run.evaluator().examine(batches, "test")
+    with closing(floats.batches("test")) as batches:
+        theirs = floats.evaluator().predict(batches)
+    facts = {**file.facts, "agreement": (ours["guesses"] == theirs["guesses"]).double().mean().item()}
     summary = folder.read_summary()
     folder.update_summary(test=metrics, compression={**summary.get("compression", {}), **facts})
     return facts

@@ -17,7 +17,7 @@ from dlrun import checkpoint
 from dlrun.build import build_model
 from dlrun.config import parse
 from dlrun.errors import UserError
-from dlrun.models.zoo import FROM_CHECKPOINT
+from dlrun.models.zoo import weights_from_checkpoint
 from dlrun.registry import models
 from dlrun.spec import DataSpec
 
@@ -168,17 +168,28 @@ def test_pretrained_nets_are_built_without_their_weights(arch: str, compose_conf
 
     spec = DataSpec("image", (3, 64, 64), tuple("abc"), (0.5,) * 3, (0.5,) * 3)
     config = parse(compose_config("model=torchvision", f"model.arch={arch}", "model.pretrained=true"))
-    token = FROM_CHECKPOINT.set(True)
-    try:
+    with weights_from_checkpoint():
         net = build_model(config, spec)
-    finally:
-        FROM_CHECKPOINT.reset(token)
     extra = {"aux_logits": False, "init_weights": False, "transform_input": True} if arch == "googlenet" else {}
     reference = zoo.get_model(arch, weights=None, num_classes=3, **extra)
     assert {n: t.shape for n, t in net.state_dict().items()} == {n: t.shape for n, t in reference.state_dict().items()}
     reference.load_state_dict(net.state_dict())
     pictures = torch.randn(2, 3, 64, 64)
     assert torch.equal(net.eval()(pictures), reference.eval()(pictures))
+
+
+def test_a_compressed_run_downloads_nothing_either(compose_config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its weights lie in its folder."""
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refused)
+    spec = DataSpec("image", (3, 64, 64), tuple("abc"), (0.5,) * 3, (0.5,) * 3)
+    plain = compose_config("model=torchvision", "model.arch=resnet18", "model.pretrained=true")
+    with pytest.raises(UserError, match="no network"):
+        build_model(parse(plain), spec)
+    build_model(parse(plain | {"compression": {"method": "prune_unstructured", "parent": "abcdefgh"}}), spec)
 
 
 def test_every_model_that_dlrun_has_is_loaded_as_any_other() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,19 +33,21 @@ def check(
     the test split. Without the data both get random inputs, and there are no metrics.
     """
     file = open_artifact(path, threads=torch.get_num_threads())
-    batches = _test_split(run)
+    batches, text = _test_split(run), run.spec.modality == "text"
+
+    def compared(samples: Tensor, of: str) -> parity.Parity:
+        pairs = ((gives(part), takes(part)) for part in parity.cut(samples, text))
+        with torch.backends.cudnn.flags(allow_tf32=False):
+            return parity.compare(run.network, file, pairs, tolerance, measure, of)
+
     if batches is None:
-        samples = parity.random_samples(run.spec, sum(parity.SIZES)).to(run.device)
-    else:
-        samples = _first(batches, run.spec.shape[0] if run.spec.modality == "text" else None)
-    parts = parity.cut(samples, run.spec.modality == "text")
-    pairs = ((gives(part), takes(part)) for part in parts)
-    with torch.backends.cudnn.flags(allow_tf32=False):
-        checked = parity.compare(run.network, file, pairs, tolerance, measure, "test" if batches else "random")
-    if batches is None or checked.error is not None:
-        return checked, None
-    batches.prepare = takes
-    return checked, _evaluate(run, file, batches)
+        return compared(parity.random_samples(run.spec, sum(parity.SIZES)).to(run.device), "random"), None
+    with closing(batches):
+        checked = compared(_first(batches, run.spec.shape[0] if text else None), "test")
+        if checked.error is not None:
+            return checked, None
+        batches.prepare = takes
+        return checked, _evaluate(run, file, batches)
 
 
 def _test_split(run: LoadedRun) -> Batches | None:

@@ -108,7 +108,7 @@ class Comparison:
     def close(self) -> None:
         """End the processes that read the data."""
         if self.test is not None:
-            self.test.workers.close()
+            self.test.close()
 
     def _is_asked(self, artifact: Artifact) -> bool:
         return artifact.name in self.asked or artifact.folder_name in self.asked

@@ -50,6 +50,10 @@ class Batches:
             batches -= 1
         return batches if self.limit is None else min(batches, self.limit)
 
+    def close(self) -> None:
+        """End the loader processes; new ones begin when they are needed."""
+        self.workers.close()
+
     def samples(self, start: int, stop: int) -> int:
         """Number of samples in batches `start` to `stop` (exclusive)."""
         return min(stop * self.batch_size, len(self.split)) - start * self.batch_size

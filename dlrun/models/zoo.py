@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -16,6 +18,16 @@ from dlrun.spec import DataSpec
 
 # Set while a model is built whose weights come from a run's checkpoint: `pretrained` then downloads nothing.
 FROM_CHECKPOINT: ContextVar[bool] = ContextVar("FROM_CHECKPOINT", default=False)
+
+
+@contextmanager
+def weights_from_checkpoint() -> Iterator[None]:
+    """While this lasts, `pretrained` models are built without their weights."""
+    token = FROM_CHECKPOINT.set(True)
+    try:
+        yield
+    finally:
+        FROM_CHECKPOINT.reset(token)
 
 
 @models.register("torchvision")
