@@ -227,7 +227,8 @@ def _train(
         names = {group: v["name"] for group, v in config.items() if isinstance(v, dict) and "name" in v}
         train(config, Job(folder.path, run_id, names, untrained=untrained))
     except BaseException as error:
-        begun = "parameters" in folder.read_summary() or isinstance(error, RunFailed)
+        written = folder.read_summary() if folder.summary.exists() else {}
+        begun = "parameters" in written or isinstance(error, RunFailed)
         if isinstance(error, UserError) or not begun:
             logging.shutdown()
             logging.getLogger().handlers.clear()  # the log goes with the folder

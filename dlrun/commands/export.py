@@ -250,16 +250,16 @@ def _put_in_place(export: Export, path: Path, passed: bool) -> Path:
 def _print(export: Export, path: Path, checked: parity.Parity, test: dict[str, float] | None, seconds: float) -> None:
     texts = metadata.describe(export.run.spec, preprocess=export.options.preprocess)
     shape = texts["input_shape"].strip("[]").replace('"', "")
-    log.info("takes  %s (%s), gives logits; %s, %s", texts["input_dtype"], shape, export.precision, _size(path))
+    print(f"takes  {texts['input_dtype']} ({shape}), gives logits; {export.precision}, {_size(path)}")
     on = f"{checked.samples} {checked.inputs} samples, in batches of {', '.join(map(str, checked.batch_sizes))}"
     error = f"error {checked.max_error:.1e} of the largest logit, " if checked.error is None else ""
-    log.info("equal  %s%.4g %% equal predictions on %s", error, 100 * checked.agreement, on)
+    print(f"equal  {error}{100 * checked.agreement:.4g} % equal predictions on {on}")
     if test is not None:
-        log.info("test   acc %.2f %%  loss %.4f", 100 * test["acc"], test["loss"])
+        print(f"test   acc {100 * test['acc']:.2f} %  loss {test['loss']:.4f}")
     if not checked.passed:
         why = checked.error or f"the {checked.measure} is above the tolerance, {checked.tolerance:g}"
         log.error("failed: %s", why)
-    log.info("file   %s   (%.1f s)", path, seconds)
+    print(f"file   {path}   ({seconds:.1f} s)")
 
 
 def _size(path: Path) -> str:

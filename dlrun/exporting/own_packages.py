@@ -10,6 +10,7 @@ import hashlib
 from pathlib import Path
 
 from dlrun.data.caches import cache_folder
+from dlrun.errors import UserError
 
 CACHE = "packages"  # an empty file for each, named by the SHA-256 of what was exported
 
@@ -20,10 +21,15 @@ def sha256(path: Path) -> str:
 
 
 def remember(path: Path) -> None:
-    """This file was made here."""
+    """This file was made here. Raises UserError if that can't be noted: nobody here could open it then."""
     folder = cache_folder(CACHE)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / sha256(path)).touch()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / sha256(path)).touch()
+    except OSError as error:
+        raise UserError(
+            f"{folder}: can't note there what was exported ({error.strerror}); see XDG_CACHE_HOME"
+        ) from error
 
 
 def known(path: Path) -> bool:

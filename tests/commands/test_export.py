@@ -60,8 +60,7 @@ def told(name: str) -> dict[str, Any]:
 def test_an_onnx_of_a_run(runs: CommandLine) -> None:
     result = runs("export", "run=cnn", "format=onnx")
     assert result.code == 0, result.err
-    lines = (result.out + result.err).splitlines()
-    assert [line.split()[0] for line in lines] == ["takes", "equal", "test", "file"]
+    assert [line.split()[0] for line in result.out.splitlines()] == ["takes", "equal", "test", "file"]
     assert sorted(path.name for path in Path("cnn/export").iterdir()) == ["onnx.json", "onnx.onnx"]
     said, file = told("cnn/export/onnx.json"), Path("cnn/export/onnx.onnx")
     assert (said["file"], said["bytes"]) == (file.name, file.stat().st_size)
@@ -208,6 +207,15 @@ def test_a_damaged_checkpoint(runs: CommandLine) -> None:
     result = runs("export", "run=cnn", "format=onnx")
     assert (result.code, "checkpoint=last is there" in result.err) == (2, True)
     assert not Path("cnn/export").exists()
+
+
+def test_a_cache_that_is_closed_to_us(runs: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a note of it the file couldn't be opened again to be checked."""
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/cache")
+    result = runs("export", "run=cnn", "format=torchscript")
+    assert (result.code, len(result.err.splitlines())) == (2, 2), result.err  # the first is on TorchScript's end
+    assert "can't note there what was exported (Not a directory)" in result.err
+    assert list(Path("cnn/export").iterdir()) == []
 
 
 @pytest.mark.slow

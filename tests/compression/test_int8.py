@@ -15,6 +15,7 @@ from onnx.numpy_helper import to_array
 from quantizable import PAIRS, SPECS, batch, net
 from torch import nn
 
+from dlrun.compressing import METHODS
 from dlrun.compression import int8
 from dlrun.compression.fake_quantization import learned, observe, prepare
 from dlrun.errors import UserError
@@ -151,6 +152,7 @@ def test_every_model_with_every_method(tmp_path: Path) -> None:
             walked += 1
     assert (walked, refused) == (17 * 3 - 1, 1)
     assert {name for name, _ in PAIRS} == set(models.names())
+    assert {*LEFT, "prune_structured", "prune_unstructured"} == set(METHODS)  # the other two: test_structured.py
 
 
 def test_residuals_and_logits_stay_floats(tmp_path: Path) -> None:
