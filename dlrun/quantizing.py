@@ -23,6 +23,7 @@ from dlrun.exporting import onnx
 from dlrun.exporting.metadata import describe
 from dlrun.loading import LoadedRun, load_floats, load_run
 from dlrun.registry import Count
+from dlrun.reporting import tell
 from dlrun.runfolder import RunFolder
 
 log = logging.getLogger("dlrun")
@@ -65,9 +66,9 @@ def convert(run: LoadedRun, method: str, how: Quantization) -> Int8:
 
 
 def attach(folder: RunFolder, file: Int8, floats: LoadedRun, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Make `file` what answers for the run in `folder`, test it, and note that in its summary; returns the facts.
+    """Make `file` what answers for the run in `folder`, test it, and note that in its summary and in its W&B run.
 
-    `floats` is what it was made of, and agrees with it on so many samples of the test split.
+    `floats` is what it was made of, and agrees with it on so many samples of the test split. Returns the facts.
     """
     with atomic_write(folder.int8) as target:
         target.write(file.content)
@@ -79,6 +80,7 @@ def attach(folder: RunFolder, file: Int8, floats: LoadedRun, overrides: Sequence
     facts = {**file.facts, "agreement": (ours["guesses"] == theirs["guesses"]).double().mean().item()}
     summary = folder.read_summary()
     folder.update_summary(test=metrics, compression={**summary.get("compression", {}), **facts})
+    tell(run, {**metrics, **{f"compression/{name}": facts[name] for name in ("agreement", "bytes")}})
     return facts
 
 

@@ -70,4 +70,4 @@ def _finish(path: Path, overrides: Sequence[str]) -> None:
     """What compress would have done after the training."""
     from dlrun.quantizing import finish
 
-    finish(path, [word for word in overrides if word.startswith("plugins=")])
+    finish(path, [word for word in overrides if word.startswith(("plugins=", "tracking"))])

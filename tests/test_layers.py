@@ -72,6 +72,7 @@ WITHIN = {
     ("compressing", "train"),
     ("commands", "quantizing"),
     ("quantizing", "loading"),
+    ("quantizing", "reporting"),
     ("commands", "options"),
     ("commands", "reporting"),
     ("commands", "train"),

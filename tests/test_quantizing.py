@@ -13,12 +13,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import wandb
 from command_line import CommandLine
 from onnx.numpy_helper import to_array
 
 from dlrun import load_run
 from dlrun.errors import UserError
 from dlrun.exporting.runtime import Runner
+from dlrun.tracking.wandb.parts import numbers, parts
 from dlrun.trainer import Trainer
 
 QUIET = ["tracking=none", "trainer.enable_progress_bar=false"]
@@ -99,6 +101,22 @@ def test_int8_answers_as_the_floats_did(dlrun: CommandLine, trained: Trained, na
         assert facts["test_before"]["test/acc"] == pytest.approx(before)
         expected = {"lstm": {"quantize_static": {"LSTM"}, "qat": {"LSTM"}}, "cnn": {"quantize_dynamic": {"Conv"}}}
         assert set(facts["float_nodes"]) == expected.get(name, {}).get(method, set())
+
+
+def test_wandb_is_told_what_the_int8_file_does(dlrun: CommandLine) -> None:
+    """And not what the floats did that were trained."""
+    offline = ["tracking=wandb", "tracking.wandb.mode=offline", QUIET[1]]
+    assert dlrun(*RUNS["mlp"], *offline, "trainer.max_epochs=1", "hydra.run.dir=run").code == 0
+    words = ["method=qat", "finetune_epochs=1", "bench=false"]
+    result = dlrun("compress", "run=run", *words)
+    assert result.code == 0, result.err
+    (path,) = Path("run").glob("compress/*")
+    wandb.teardown()  # all of it is in the files
+    found, told = parts(path.absolute(), path.name[-8:]), summary(path)
+    rows = [numbers(row) for part in found for row in part.rows().values()]
+    assert rows[-1].items() >= told["test"].items()
+    assert rows[-1]["compression/agreement"] == told["compression"]["agreement"]
+    assert not any("compression/agreement" in row for row in rows[:-1])
 
 
 def test_options_reach_the_quantiser(dlrun: CommandLine, trained: Trained) -> None:
