@@ -52,6 +52,7 @@ from dlrun.runfolder import RunFolder
 
 log = logging.getLogger("dlrun")
 
+LONGEST = 3600  # seconds that an export may take
 ELSEWHERE = ("onnx", "torchscript", "pt2")  # run on any machine: made on the CPU unless another device is asked for
 
 
@@ -183,12 +184,15 @@ def _int8_file(run: LoadedRun, options: Options) -> Path | None:
 
 
 def _room(export: Export) -> tempfile.TemporaryDirectory[str]:
-    """Where the file lies until it is checked; what a killed process left of the same export goes."""
+    """Where the file lies until it is checked; what a killed process left of the same export goes, and what another
+    one is at doesn't.
+    """
     prefix = f".{export.name}."
     try:
         export.folder.mkdir(exist_ok=True)
         for left in export.folder.glob(f"{prefix}*"):
-            shutil.rmtree(left, ignore_errors=True)
+            if time.time() - left.stat().st_mtime > LONGEST:
+                shutil.rmtree(left, ignore_errors=True)
         return tempfile.TemporaryDirectory(prefix=prefix, dir=export.folder)
     except OSError as error:
         raise UserError(f"can't write into {export.folder} ({error.strerror})") from error
