@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-import importlib
+import importlib.util
 from pathlib import Path
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
@@ -18,10 +18,18 @@ def test_what_benchmarks_import_is_there() -> None:
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "dlrun":
                 module = importlib.import_module(str(node.module))
                 for alias in node.names:
-                    there = hasattr(module, alias.name)
+                    there = hasattr(module, alias.name) or _is_module(f"{node.module}.{alias.name}")
                     assert there, f"{file.name}: no {alias.name} in {node.module}"
                     checked += 1
     assert checked > 50
+
+
+def _is_module(name: str) -> bool:
+    """A room's file, which the room has only once it was imported."""
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def test_each_says_what_it_asks_and_how_it_is_run() -> None:
