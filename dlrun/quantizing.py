@@ -71,13 +71,14 @@ def attach(folder: RunFolder, file: Int8, floats: LoadedRun, overrides: Sequence
     `floats` is what it was made of, and agrees with it on so many samples of the test split. Returns the facts.
     """
     with atomic_write(folder.int8) as target:
-        target.write(file.content)
+        target.write(onnx.relabelled(file.content, run_id=str(folder.read_summary()["run_id"]), checkpoint="best"))
     run = load_run(folder.path, overrides=overrides, device="cpu")
     with closing(run.batches("test")) as batches:
         metrics, ours = run.evaluator().examine(batches, "test")
     with closing(floats.batches("test")) as batches:
         theirs = floats.evaluator().predict(batches)
-    facts = {**file.facts, "agreement": (ours["guesses"] == theirs["guesses"]).double().mean().item()}
+    agreement = (ours["guesses"] == theirs["guesses"]).double().mean().item()
+    facts = {**file.facts, "bytes": folder.int8.stat().st_size, "agreement": agreement}
     summary = folder.read_summary()
     folder.update_summary(test=metrics, compression={**summary.get("compression", {}), **facts})
     tell(run, {**metrics, **{f"compression/{name}": facts[name] for name in ("agreement", "bytes")}})

@@ -85,6 +85,7 @@ def test_int8_answers_as_the_floats_did(dlrun: CommandLine, trained: Trained, na
         path = compressed(dlrun, parent, method)
         run, told = load_run(path), summary(path)
         assert isinstance(run.model, Runner)
+        assert (run.model.metadata["run_id"], run.model.metadata["quantization"]) == (run.run_id, method)
         # What the folder says of itself is what the file gives.
         batches = list(run.batches("test").epoch(0))
         guesses = torch.cat([run.model(inputs) for inputs, _ in batches]).argmax(dim=1)

@@ -91,11 +91,13 @@ class Opener:
 
 def open_file(path: Path, device: torch.device, threads: int, named: bool) -> nn.Module:
     """An exported file in its runtime. Raises UserError for what can't run there, or mustn't."""
+    from dlrun.exporting import metadata
     from dlrun.exporting.own_packages import known
     from dlrun.exporting.runtime import open_artifact
 
-    if device.type != "cpu":
-        raise UserError(f"runs on the CPU, not on {device.type}")
+    made_for = "cpu" if path.suffix == ".onnx" else metadata.read(path).get("device", "cpu")
+    if device.type != made_for:
+        raise UserError(f"runs on {made_for}, not on {device.type}")
     if path.suffix != ".onnx" and not named and not known(path):
         raise UserError(f"not run: {path.name} can hold code, and wasn't exported here; name it to run it (artifact=…)")
     return open_artifact(path, threads=threads, trusted=named)

@@ -60,6 +60,16 @@ def copy(source: Path, path: Path, metadata: Mapping[str, str]) -> None:
     save(proto, path)
 
 
+def relabelled(content: bytes, **texts: str) -> bytes:
+    """The net in `content` with some of its metadata set anew."""
+    import onnx
+
+    proto = onnx.load_from_string(content)
+    _describe(proto, {p.key: p.value for p in proto.metadata_props} | texts)
+    labelled: bytes = proto.SerializeToString()
+    return labelled
+
+
 def _describe(proto: Any, metadata: Mapping[str, str]) -> None:
     del proto.metadata_props[:]
     for key, value in metadata.items():

@@ -15,6 +15,9 @@ from command_line import CommandLine
 from dlrun import load_run
 from dlrun.commands import bench
 from dlrun.comparison.figures import Comparison
+from dlrun.comparison.subjects import open_file
+from dlrun.errors import UserError
+from dlrun.exporting import torchscript
 
 QUICK = ["calls=5", "seconds=0.01", "threads=1"]
 BARE = [*QUICK, "memory=false"]
@@ -255,6 +258,16 @@ def test_what_lies_in_the_current_folder_is_not_imported(
     assert dlrun("bench", "run=.", *QUICK, "batch_sizes=1").code == 0
     assert not (run / "imported").exists()
     assert report(run)["rows"][0]["memory_bytes"] > 0
+
+
+def test_a_file_that_was_made_for_a_gpu_is_left_out_on_a_cpu(run: Path, tmp_path: Path) -> None:
+    spec = load_run(run).spec
+    net = load_run(run).network
+    torchscript.write(net, spec, tmp_path / "made.pt", {"device": "cuda"})
+    with pytest.raises(UserError, match="runs on cuda, not on cpu"):
+        open_file(tmp_path / "made.pt", torch.device("cpu"), 1, named=True)
+    torchscript.write(net, spec, tmp_path / "made.pt", {"device": "cpu"})
+    assert open_file(tmp_path / "made.pt", torch.device("cpu"), 1, named=True).metadata == {"device": "cpu"}
 
 
 def test_bad_folders_are_one_line(run: Path, dlrun: CommandLine) -> None:
