@@ -61,7 +61,7 @@ def answer() -> None:
         if asked["file"] is not None:
             return open_file(Path(asked["file"]), device, asked["threads"], asked["named"])
         run = load_run(asked["run"], asked["checkpoint"], asked["overrides"], device=device.type)
-        return under(run.model, run.precision)
+        return under(run.evaluator().model, run.precision)
 
     print(json.dumps(peak(load, inputs)))
 

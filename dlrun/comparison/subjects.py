@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dlrun.benching.artifacts import Artifact, size
 from dlrun.data.loader import Batches
 from dlrun.errors import UserError
-from dlrun.loading import LoadedRun, load_run
+from dlrun.loading import LoadedRun, is_int8, load_run
 from dlrun.precision import Precision
 from dlrun.registry import precisions
 from dlrun.spec import DataSpec
@@ -45,7 +45,7 @@ class Opened:
         """What its runtime opens; None of a net in PyTorch."""
         if not self.artifact.is_run:
             return self.artifact.path
-        return None if self.model is self.run.network else self.run.folder.int8
+        return self.run.folder.int8 if is_int8(self.run.config) else None
 
     @property
     def bytes(self) -> int:
@@ -74,10 +74,11 @@ class Opener:
         """`named`: somebody asked for this one by its name. Raises UserError, and whatever a runtime raises."""
         run = self.runs.get(artifact.run) or self._load(artifact.run)
         if artifact.is_run:
-            int8 = run.model is not run.network
+            int8 = is_int8(run.config)
             name = "int8" if int8 else "bf16" if run.precision.name == "bf16_weights" else run.precision.name
             precision = fp32(run) if int8 else run.precision
-            return Opened(artifact, run, run.model, precision, run.prepare, RUNTIMES["onnx"] if int8 else EAGER, name)
+            runtime = RUNTIMES["onnx"] if int8 else EAGER
+            return Opened(artifact, run, run.evaluator().model, precision, run.prepare, runtime, name)
         model = open_file(artifact.path, self.run.device, self.threads, named)
         prepare = _as_measured(run.spec) if artifact.facts.get("preprocess") else _contiguous(run.prepare)
         numbers = "int8" if artifact.facts.get("quantized") else "fp16" if artifact.facts.get("half") else "fp32"

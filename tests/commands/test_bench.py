@@ -270,6 +270,18 @@ def test_a_file_that_was_made_for_a_gpu_is_left_out_on_a_cpu(run: Path, tmp_path
     assert open_file(tmp_path / "made.pt", torch.device("cpu"), 1, named=True).metadata == {"device": "cpu"}
 
 
+def test_weights_in_bfloat16_are_measured_as_they_are(dlrun: CommandLine) -> None:
+    words = ["model=mlp", "data=digits", "precision=bf16_weights", "trainer.max_epochs=1", "tracking=none"]
+    assert dlrun(*words, "augment=none", "hydra.run.dir=run").code == 0
+    assert dlrun("bench", "run=run", *BARE, "batch_sizes=1").code == 0
+    [row] = report(dlrun.folder / "run")["rows"]
+    assert row["numbers"] == "bf16"
+    assert 2 * row["parameters"] < row["bytes"] < 3 * row["parameters"]
+    summary = json.loads((dlrun.folder / "run/summary.json").read_text())
+    assert row["accuracy"] == pytest.approx(summary["test"]["test/acc"])
+    assert row["loss"] == pytest.approx(summary["test"]["test/loss"], rel=1e-6)
+
+
 def test_bad_folders_are_one_line(run: Path, dlrun: CommandLine) -> None:
     (dlrun.folder / "empty").mkdir()
     for name, message in (("nowhere", "no folder 'nowhere'"), ("empty", "no summary.json")):
