@@ -45,6 +45,13 @@ class Graph(nn.Module):
             self.to(next((p.device for p in network.parameters()), torch.device("cpu")))
         self.eval()
 
+    def channels_first(self) -> Graph:
+        """The same, with the pixels in the order that they come in."""
+        other = copy.deepcopy(self)
+        other.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        other.channels_last = False
+        return other
+
     def forward(self, x: Tensor) -> Tensor:
         if self.preprocess:
             x = x.permute(0, 3, 1, 2).to(torch.float32) if self.image else x  # (B, C, H, W)

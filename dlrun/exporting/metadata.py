@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dlrun import __version__
 from dlrun.errors import UserError
-from dlrun.spec import DataSpec
+from dlrun.spec import PAD, DataSpec
 
 NAME = "dlrun.json"  # of the record in TorchScript's and torch.export's archives
 
@@ -25,6 +25,7 @@ def describe(spec: DataSpec, *, preprocess: bool = False, half: bool = False, **
         "modality": spec.modality,
         "input_shape": json.dumps(shape),
         "input_dtype": dtype,
+        "normalisation": normalisation(spec, preprocess),
         "mean": json.dumps(spec.mean),
         "std": json.dumps(spec.std),
         "preprocess": json.dumps(preprocess),
@@ -32,9 +33,17 @@ def describe(spec: DataSpec, *, preprocess: bool = False, half: bool = False, **
         "dlrun_version": __version__,
     }
     if spec.modality == "text":
+        told["pad_id"] = str(PAD)
         told["max_length"] = str(spec.shape[0])
         told["tokenizer"] = spec.tokenizer or ""
     return told | more
+
+
+def normalisation(spec: DataSpec, preprocess: bool) -> str:
+    """What is to be done with pixels (0 to 255, red first) or a row of numbers before the file gets them."""
+    if preprocess or not spec.std:
+        return "none"
+    return "(x / 255 - mean) / std" if spec.modality == "image" else "(x - mean) / std"
 
 
 def read(path: Path) -> dict[str, str]:

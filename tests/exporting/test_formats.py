@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,6 +53,43 @@ def test_every_model_is_exported(form: str, tmp_path: Path) -> None:
         found = open_artifact(path, trusted=True).metadata
         assert found == TEXTS, (name, modality)
     assert len(list(tmp_path.iterdir())) == 17
+
+
+@pytest.mark.parametrize("form", NATIVE)
+@pytest.mark.parametrize("name", ["cnn", "speednet", "torchvision", "timm"])
+def test_pictures_that_shrink_to_a_pixel(name: str, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With channels last, as they are trained: the strides of 1×1 pixels don't say which order they are in."""
+    monkeypatch.setitem(SPECS, "image", replace(SPECS["image"], shape=(3, 8, 8)))
+    model, path = net(name, "image").to(memory_format=torch.channels_last), tmp_path / f"net{FORMATS[form].suffix}"
+    last = not FORMATS[form].arranges
+    graph = Graph(model, SPECS["image"], channels_last=last)
+    FORMATS[form].write(graph, SPECS["image"], path, TEXTS)
+    assert error(model, path, "image") < 2e-5  # of batches of one, too
+
+
+def test_a_full_disk_is_an_error_and_not_the_end(tmp_path: Path) -> None:
+    """In a process of its own: torch's writer of .pt2 calls std::terminate when it is given a file that fails."""
+    program = """
+import resource, sys
+from pathlib import Path
+from dlrun.exporting import pt2
+from nets import SPECS, net
+model = net("mlp", "tabular", hidden_sizes=[512, 512])
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    pt2.write(model, SPECS["tabular"], Path(sys.argv[1]), {})
+except OSError as error:
+    print("told", error.strerror)
+"""
+    folders = os.pathsep.join(str(folder) for folder in (Path(__file__).parents[2], Path(__file__).parent))
+    found = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "net.pt2")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": folders},
+    )
+    assert (found.returncode, found.stdout) == (0, "told File too large\n"), found.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_one_is_compiled(tmp_path: Path) -> None:
@@ -139,7 +179,11 @@ def test_what_a_consumer_is_told() -> None:
     assert (told["input_dtype"], told["preprocess"], told["half"], told["run_id"]) == ("uint8", "true", "true", "abc")
     assert json.loads(told["class_names"]) == ["cat", "dog", "ß"]
     assert json.loads(told["mean"]) == [0.4, 0.5, 0.6]
+    assert told["normalisation"] == "none"  # it is in the graph
+    assert metadata.describe(SPECS["image"])["normalisation"] == "(x / 255 - mean) / std"
+    assert metadata.describe(SPECS["tabular"])["normalisation"] == "(x - mean) / std"
     text = metadata.describe(SPECS["text"])
+    assert (text["normalisation"], text["pad_id"]) == ("none", "0")
     assert (text["input_dtype"], text["max_length"], text["tokenizer"]) == ("int64", "12", '{"model": "ä"}')
     assert all(isinstance(value, str) for value in (told | text).values())
 
