@@ -17,9 +17,10 @@ Options:
   data.root=… data.eval_batch_size=… trainer.num_threads=… tracking=none plugins=[…]
 
 The batch's size is open, and so is the length of a text. Class names, mean and std, shapes, the tokenizer, the run and
-its version of dlrun are in the file. It is loaded again, compared with the net on batches of several sizes, and judged
-on the test split (if the data is gone: compared on random inputs). A file that isn't within the tolerance ends in
-.failed.SUFFIX, and the exit code is 1.
+its version of dlrun are in the file: ONNX's metadata_props, the extra file dlrun.json (torchscript, pt2), AOTInductor's
+get_metadata(). It is loaded again, compared with the net on batches of several sizes, and judged on the test split (if
+the data is gone: compared on random inputs). A file that isn't within the tolerance ends in .failed.SUFFIX, and the
+exit code is 1.
 
 Writes DIR/export/FORMAT[-half][-uint8|-raw][-int8].SUFFIX and a .json beside it.
 """
@@ -31,7 +32,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,13 +48,15 @@ from dlrun.exporting import dynamism, metadata, own_packages, parity
 from dlrun.exporting.formats import FORMATS, Format
 from dlrun.exporting.graph import Graph
 from dlrun.loading import Checkpoint, LoadedRun
+from dlrun.locks import holding
 from dlrun.registry import Positive
 from dlrun.reporting import tell, write
 from dlrun.runfolder import RunFolder
 
 log = logging.getLogger("dlrun")
 
-LONGEST = 3600  # seconds that an export may take
+LOCK = ".lock"  # of the folder that a file is made in
+NAMED = ("data.root", "data.file")
 ELSEWHERE = ("onnx", "torchscript", "pt2")  # run on any machine: made on the CPU unless another device is asked for
 
 
@@ -149,11 +153,13 @@ def asked(words: Sequence[str]) -> Export:
         raise UserError(f"format: unknown format '{named[-1]}'{choices(named[-1], FORMATS)}")
     if named and named[-1] in ELSEWHERE and not any(word.startswith("device=") for word in words):
         words = [*words, "device=cpu"]
-    run, options, _ = opened(words, Options, "export")
+    run, options, overrides = opened(words, Options, "export")
     if options.format == "onnx" and run.device.type != "cpu":
         raise UserError("device: an .onnx is for any device, and checked on the CPU; leave device out")
     format = FORMATS[options.format]
     format.require()
+    if any(word.partition("=")[0] in NAMED for word in overrides):
+        run.split("test")  # what is named has to be there, unlike the run's own
     return Export(run, options, format, _int8_file(run, options))
 
 
@@ -183,19 +189,21 @@ def _int8_file(run: LoadedRun, options: Options) -> Path | None:
     return file
 
 
-def _room(export: Export) -> tempfile.TemporaryDirectory[str]:
-    """Where the file lies until it is checked; what a killed process left of the same export goes, and what another
-    one is at doesn't.
-    """
+@contextmanager
+def _room(export: Export) -> Iterator[str]:
+    """Where the file lies until it is checked; what a killed process left of the same export goes."""
     prefix = f".{export.name}."
-    try:
-        export.folder.mkdir(exist_ok=True)
-        for left in export.folder.glob(f"{prefix}*"):
-            if time.time() - left.stat().st_mtime > LONGEST:
-                shutil.rmtree(left, ignore_errors=True)
-        return tempfile.TemporaryDirectory(prefix=prefix, dir=export.folder)
-    except OSError as error:
-        raise UserError(f"can't write into {export.folder} ({error.strerror})") from error
+    with ExitStack() as stack:
+        try:
+            export.folder.mkdir(exist_ok=True)
+            for left in export.folder.glob(f"{prefix}*"):
+                with suppress(UserError, OSError), holding(left / LOCK):  # unless another process is at work in it
+                    shutil.rmtree(left, ignore_errors=True)
+            room = stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix, dir=export.folder))
+            stack.enter_context(holding(Path(room, LOCK)))
+        except OSError as error:
+            raise UserError(f"can't write into {export.folder} ({error.strerror})") from error
+        yield room
 
 
 def _write(export: Export, path: Path) -> None:
@@ -224,13 +232,15 @@ def _write(export: Export, path: Path) -> None:
     inputs = dynamism.example(run.spec, options.preprocess, run.device)
     try:
         export.format.write(graph, run.spec, path, texts, inputs)
-    except (UserError, OSError, MemoryError):
+        own_packages.remember(path)
+    except (UserError, MemoryError):
         raise
+    except OSError as error:
+        raise UserError(f"can't write {error.filename or export.folder / path.name} ({error.strerror})") from error
     except Exception as error:  # of the exporters' own classes, for what of a net they can't say in their format
         log.debug("", exc_info=True)
         reason = " ".join(str(error).split("\n\n")[0].split()) or type(error).__name__
         raise UserError(f"format: {run.config.model.name} can't be exported to {options.format}: {reason}") from error
-    own_packages.remember(path)
 
 
 def _check(export: Export, path: Path) -> tuple[parity.Parity, dict[str, float] | None]:

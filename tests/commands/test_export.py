@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -174,6 +175,7 @@ def test_int8_goes_along_and_is_held_against_this_run(runs: CommandLine) -> None
         (["run=data", "format=onnx"], "no run in data"),
         (["run=nowhere", "format=onnx"], "no folder 'nowhere'"),
         (["run=lstm", "format=onnx", "preprocess=true"], "preprocess: a graph takes token ids"),
+        (["run=lstm", "format=onnx", "data.file=reviws.csv"], "data.file: can't read data/reviws.csv"),
         (["run=cnn", "format=onnx", "quantized=lstm"], "quantized: lstm wasn't made from run"),
     ],
 )
@@ -196,6 +198,39 @@ def test_without_a_compiler_or_a_library(runs: CommandLine, monkeypatch: pytest.
     result = runs("export", "run=cnn", "format=onnx")
     assert result.code == 2
     assert "pip install 'dlrun[export]'" in result.err
+
+
+@pytest.mark.parametrize("form", ["onnx", "torchscript"])
+def test_a_disk_that_is_full(form: str, runs: CommandLine) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
+    try:
+        result = runs("export", "run=cnn", f"format={form}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert result.code == 2
+    assert result.err.splitlines()[-1].startswith("dlrun: can't write cnn/export/")
+    assert "File too large" in result.err
+    assert list(Path("cnn/export").iterdir()) == []
+
+
+def test_what_another_process_exports_stays_and_what_a_killed_one_left_goes(runs: CommandLine) -> None:
+    for name in ("busy", "left"):
+        Path("cnn/export/.onnx." + name).mkdir(parents=True)
+    hold = "import sys; from pathlib import Path; from dlrun.locks import hold; hold(Path(sys.argv[1])); print()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"{hold}; sys.stdout.flush(); sys.stdin.read()", "cnn/export/.onnx.busy/.lock"],
+        env={**os.environ, "PYTHONPATH": str(Path(package.__file__).parent.parent)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    assert runs("export", "run=cnn", "format=onnx").code == 0
+    assert sorted(path.name for path in Path("cnn/export").iterdir()) == [".onnx.busy", "onnx.json", "onnx.onnx"]
+    process.communicate()
+    assert runs("export", "run=cnn", "format=onnx").code == 0
+    assert sorted(path.name for path in Path("cnn/export").iterdir()) == ["onnx.json", "onnx.onnx"]
 
 
 def test_a_damaged_checkpoint(runs: CommandLine) -> None:
