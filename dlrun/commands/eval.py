@@ -42,6 +42,7 @@ MOST_ROWS = 20  # classes on the terminal
 MOST_PAIRS = 8
 LONGEST = 24  # characters of a class name on the terminal
 ELSEWHERE = ("data.root", "data.file")
+FILELESS = ("blobs", "breast_cancer", "digits", "fake", "pydocs")  # made, or out of a package: data.root isn't read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,9 @@ def run(words: Sequence[str]) -> int:
     if options.probabilities and options.predictions is False:
         raise UserError("probabilities: go into the file of predictions=true|FILE, which isn't asked for")
     if isinstance(options.predictions, str):
-        _check_writable(Path(options.predictions).expanduser())
+        _check_writable(Path(options.predictions).expanduser(), loaded)
+    if loaded.config.dataset.name in FILELESS and any(word.startswith("data.root=") for word in overrides):
+        raise UserError(f"data.root: {loaded.config.dataset.name} has no files, and so there is no other of it")
     if loaded.folder.read_summary().get("status") == "running":
         log.warning("the run hasn't ended, or was killed: this is of its %s checkpoint so far", options.checkpoint)
     elsewhere = any(word.partition("=")[0] in ELSEWHERE for word in overrides)
@@ -75,7 +78,12 @@ def run(words: Sequence[str]) -> int:
     return 0
 
 
-def _check_writable(file: Path) -> None:
+def _check_writable(file: Path, loaded: LoadedRun) -> None:
+    if file.suffix.lower() != ".csv":
+        raise UserError(f"predictions: expected true or a file that ends in .csv, got '{file}'")
+    data = Path(loaded.config.data.root, loaded.config.dataset.options.get("file") or "")
+    if file.exists() and data.exists() and file.samefile(data):
+        raise UserError(f"predictions: {file} is the data, and would be replaced")
     if file.is_dir() or not file.absolute().parent.is_dir():
         raise UserError(f"predictions: expected true or a file in a folder that there is, got '{file}'")
 

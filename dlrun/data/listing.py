@@ -115,7 +115,11 @@ def _inside(folder: Path, suffixes: Collection[str]) -> Iterator[Path | Unreadab
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(place, name)
-            if not name.startswith(".") and path.suffix.lower() in suffixes and path.is_file():
+            if name.startswith(".") or path.suffix.lower() not in suffixes:
+                continue
+            if path.is_file():
                 yield path
+            elif path.is_symlink():
+                yield Unreadable(shown(path), "is a link to what isn't there")
     for error in refused:
         yield Unreadable(shown(error.filename), f"can't be read ({error.strerror})")

@@ -114,6 +114,8 @@ class _TextOfRow:
 
     def __init__(self, header: Sequence[str], column: str):
         if column not in header:
+            if any("\0" in name or any("\udc80" <= c <= "\udcff" for c in name) for name in header):
+                raise Wrong("isn't UTF-8 text")  # UTF-16, say, or no text at all
             raise Wrong(f"no column '{column}'{choices(column, header)}")
         self.width = len(header)
         self.place = max(place for place, name in enumerate(header) if name == column)  # as in training

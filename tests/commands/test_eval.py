@@ -213,6 +213,7 @@ def test_a_wrong_word_or_folder_is_one_line(dlrun: CommandLine) -> None:
         ["run=run", "worst=many"],
         ["run=run", "predictions=no/where.csv"],
         ["run=run", "predictions=empty"],
+        ["run=run", "predictions=out.json"],
         ["run=run", "probabilities=true"],
         ["run=run", "model.dropout=0.5"],
         ["run=run", "data.file=x.csv"],
@@ -233,6 +234,28 @@ def test_a_wrong_word_or_folder_is_one_line(dlrun: CommandLine) -> None:
     assert done.code == 2
     assert "checkpoint=last is there" in done.err
     assert dlrun("eval", "run=run", "checkpoint=last").code == 0
+
+
+def test_what_has_no_files_has_no_other_place(dlrun: CommandLine) -> None:
+    from dlrun.commands.eval import FILELESS
+    from dlrun.registry import datasets
+
+    read = {"cifar10", "cifar100", "fashion_mnist", "image_folder", "mnist", "text_csv"}
+    assert {*FILELESS, *read} == set(datasets.names())
+    assert dlrun(*QUICK, "trainer.max_epochs=1", *SMALL, "data=digits").code == 0
+    done = dlrun("eval", "run=run", "data.root=others")
+    assert (done.code, done.err) == (2, "dlrun: data.root: digits has no files, and so there is no other of it\n")
+    assert not Path("run/eval").exists()
+
+
+def test_predictions_do_not_replace_the_data(dlrun: CommandLine) -> None:
+    rows = "".join(f"word {i % 2},{'ab'[i % 2]}\n" for i in range(40))
+    Path("in.csv").write_text("text,label\n" + rows)
+    words = ["model=mlp", "model.hidden_sizes=[4]", "data=text_csv", "data.file=in.csv", "data.root=."]
+    assert dlrun(*QUICK, "trainer.max_epochs=1", *words).code == 0
+    done = dlrun("eval", "run=run", "predictions=in.csv")
+    assert (done.code, done.err) == (2, "dlrun: predictions: in.csv is the data, and would be replaced\n")
+    assert Path("in.csv").read_text() == "text,label\n" + rows
 
 
 @pytest.fixture

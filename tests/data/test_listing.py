@@ -67,6 +67,8 @@ def test_links_are_followed_but_not_in_circles(tree: Path, tmp_path_factory: pyt
     (other / "back").symlink_to(tree)
     (tree / "in/up").symlink_to(tree / "in")
     assert found(".") == [*ALL, "link/z.png"]
+    (other / "lost.png").symlink_to("nowhere")
+    assert found(".") == [*ALL, "link/lost.png: is a link to what isn't there", "link/z.png"]
 
 
 def test_names_on_stdin(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,6 +78,10 @@ def test_what_can_not_be_read_at_all(tmp_path: Path) -> None:
     unknown = {None: "no column 'text'; did you mean 'texts'? (choose from label, texts)"}
     assert read(tmp_path / "y.csv", "texts,label\na,b\n")[1] == unknown
     assert read(tmp_path / "z.csv", "texts,label\na,b\n", text="texts") == ({2: "a"}, {})
+    (tmp_path / "utf16.csv").write_bytes("text,label\na,b\n".encode("utf-16"))
+    assert [(r.name.rpartition("/")[2], r.reason) for r in records(tmp_path / "utf16.csv", "text", Columns())] == [  # type: ignore[union-attr]
+        ("utf16.csv", "isn't UTF-8 text")
+    ]
     assert next(records(tmp_path / "nowhere.txt", "text", Columns())).reason == (  # type: ignore[union-attr]
         "can't be read (No such file or directory)"
     )
