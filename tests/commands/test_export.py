@@ -244,15 +244,6 @@ def test_a_damaged_checkpoint(runs: CommandLine) -> None:
     assert not Path("cnn/export").exists()
 
 
-def test_what_a_killed_process_left_goes_and_what_another_is_at_stays(runs: CommandLine) -> None:
-    for name, age in (("killed", 4000), ("working", 60)):
-        folder = Path("cnn/export", f".torchscript.{name}")
-        folder.mkdir(parents=True)
-        os.utime(folder, (time.time() - age,) * 2)
-    assert runs("export", "run=cnn", "format=torchscript").code == 0
-    assert [path.name for path in Path("cnn/export").glob(".*")] == [".torchscript.working"]
-
-
 def test_a_cache_that_is_closed_to_us(runs: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a note of it the file couldn't be opened again to be checked."""
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/cache")
