@@ -21,7 +21,8 @@
   calibration_samples=512 which ranges, and of how many training samples
   reduce_range=true|false weights of 7 bits, that no processor's sums overflow with; false is 8, for those with VNNI
                             (or AMX, or ARM's dotprod) alone
-  amount=0.3              the share that goes: of every width that can be cut, or of all weights
+  amount=0.3              the share that goes: of every width that can be cut (of 32 and more, a multiple of 8 is
+                            left, which runs faster), or of all weights
   finetune_epochs=3       trained on for so long, as the run was: its schedule over these epochs; 0 is not at all
   checkpoint=best|last    the weights to begin with
   bench=true|false        at the end, a first look at the run and all that became of it, as dlrun bench takes it

@@ -19,6 +19,7 @@ from dlrun.errors import UserError
 from dlrun.spec import DataSpec
 
 Kept = dict[str, dict[int, list[int]]]  # tensor → dimension → places
+STEP = 8  # a width's
 SAMPLES = 4  # in the comparison of the smaller net with the larger one
 TOLERANCE = 1e-4  # of the largest logit, in float64: a place that doesn't belong makes a tenth and more
 
@@ -26,7 +27,7 @@ TOLERANCE = 1e-4  # of the largest logit, in float64: a place that doesn't belon
 def prune(model: nn.Module, spec: DataSpec, amount: float) -> tuple[nn.Module, Kept]:
     """A smaller net without the share `amount` of every width that can be cut, and what it kept of each tensor.
 
-    Of each group the units of the smallest norm go, at least one stays. `model` is as it was; the result is on the CPU.
+    Of each group the units of the smallest norm go; `remaining` stay. `model` is as it was; the result is on the CPU.
     Its outputs are those of `model` with zeros in place of what went: that is computed here, in float64, and a net of
     which it isn't true is refused. Raises UserError, too, if there is nothing to remove.
     """
@@ -77,14 +78,25 @@ def _removed(model: nn.Module, groups: list[Group], amount: float) -> dict[str, 
     removed: dict[str, dict[int, set[int]]] = {}
     parameters = {name: p.detach().double() for name, p in model.named_parameters(remove_duplicate=False)}
     for group in groups:
-        count = min(round(amount * group.units), group.units - 1)
-        if count <= 0:
+        count = group.units - remaining(group.units, amount)
+        if not count:
             continue
         units = _importance(group, parameters).argsort(stable=True)[:count]
         for member in group.members:
             places = removed.setdefault(member.name, {}).setdefault(member.dim, set())
             places |= set(member.places[units].flatten().tolist())
     return removed
+
+
+def remaining(units: int, amount: float) -> int:
+    """How many of `units` stay: one at least; of 32 and more the nearest multiple of 8, if that is 16 and removes any.
+
+    ONNX Runtime's fast convolutions want channels by fours (its NCHWc layout), matrix kernels by eights: digits' CNN at
+    0.3 with 22, 45 and 90 channels took 2.5 times as long in ONNX Runtime as with its 32, 64 and 128.
+    """
+    exact = max(units - round(amount * units), 1)
+    even = STEP * ((exact + STEP // 2) // STEP)  # the nearest
+    return even if units >= 4 * STEP and exact < units and 2 * STEP <= even < units else exact
 
 
 def _importance(group: Group, parameters: Mapping[str, Tensor]) -> Tensor:

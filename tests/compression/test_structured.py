@@ -16,7 +16,7 @@ from torch.nn.modules.conv import _ConvNd
 from dlrun.compression import unstructured
 from dlrun.compression.groups import known
 from dlrun.compression.structure import reshape, shapes_of
-from dlrun.compression.structured import Kept, prune
+from dlrun.compression.structured import Kept, prune, remaining
 from dlrun.compression.tracing import traced
 from dlrun.errors import UserError
 from dlrun.registry import models
@@ -267,3 +267,15 @@ def test_pruned_again():
     reshape(fresh, shapes_of(built("cnn", IMAGE, seed=2), twice)).load_state_dict(twice.state_dict())
     same(fresh, twice, inputs(IMAGE))
     assert [m.out_channels for m in twice.modules() if isinstance(m, _ConvNd)] == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("units", "amount", "left"),
+    [
+        *[(32, 0.3, 24), (64, 0.3, 48), (128, 0.3, 88), (64, 0.5, 32), (20, 0.1, 18), (32, 0.1, 29), (32, 0.02, 31)],
+        *[(32, 0.9, 3), (20, 0.3, 14), (3, 0.99, 1), (256, 0.001, 256)],
+    ],
+)
+def test_what_is_left_is_a_width_that_kernels_are_made_for(units, amount, left):
+    """Multiples of 8 of 32 and more, unless nothing would go for it; small widths to the unit."""
+    assert remaining(units, amount) == left
