@@ -165,10 +165,19 @@ def compress(
             **shrunk.facts,
         },
     }
-    _train(folder, run_id, config, facts, shrunk.network.state_dict(), epochs == 0)
+    try:
+        _train(folder, run_id, config, facts, shrunk.network.state_dict(), epochs == 0)
+        quantized = _quantized(folder, run, shrunk.int8, words) if how.quantizes else {}
+    except BaseException as error:
+        rest = f"; dlrun resume run={folder.path} does the rest"
+        if shrunk.int8 is not None:  # nothing was trained, and there is nothing to resume
+            rest = ""
+            _remove(folder)
+        if isinstance(error, OSError):
+            raise UserError(f"run: can't write to {folder.path} ({error.strerror}){rest}") from error
+        raise
     size = _size(_best(folder, config, run))
     if how.quantizes:
-        quantized = _quantized(folder, run, shrunk.int8, words)
         figures, size = replace(figures, bytes=quantized["bytes_before"]), size | {"bytes": quantized["bytes"]}
     return Compressed(folder, figures, Figures(**size, test=folder.read_summary()["test"]))
 
@@ -178,11 +187,15 @@ def _quantized(folder: RunFolder, run: LoadedRun, file: Int8 | None, words: Sequ
     plugins = [word for word in words if word.startswith("plugins=")]
     if file is None:  # if that is interrupted, resume does it
         return quantizing.finish(folder.path, plugins)
-    try:
-        return quantizing.attach(folder, file, run, plugins)
-    except BaseException:
-        shutil.rmtree(folder.path, ignore_errors=True)
-        raise
+    return quantizing.attach(folder, file, run, plugins)
+
+
+def _remove(folder: RunFolder) -> None:
+    logging.shutdown()
+    logging.getLogger().handlers.clear()  # the log goes with the folder
+    shutil.rmtree(folder.path, ignore_errors=True)
+    with suppress(OSError):  # there are others
+        folder.path.parent.rmdir()
 
 
 def finetuning(run: LoadedRun, epochs: int, words: Sequence[str]) -> dict[str, Any]:
@@ -220,8 +233,10 @@ def _train(
     try:
         folder.claim(run_id, ["dlrun", *sys.argv[1:]])
         folder.update_summary(**facts)
+        content = io.BytesIO()  # on a full disk torch.save raises what is no OSError
+        torch.save(dict(state), content)
         with atomic_write(folder.initial) as file:
-            torch.save(dict(state), file)
+            file.write(content.getbuffer())
         folder.write_config(config)
         configure(folder)
         names = {group: v["name"] for group, v in config.items() if isinstance(v, dict) and "name" in v}
@@ -230,11 +245,7 @@ def _train(
         written = folder.read_summary() if folder.summary.exists() else {}
         begun = "parameters" in written or isinstance(error, RunFailed)
         if isinstance(error, UserError) or not begun:
-            logging.shutdown()
-            logging.getLogger().handlers.clear()  # the log goes with the folder
-            shutil.rmtree(folder.path, ignore_errors=True)
-            with suppress(OSError):  # there are others
-                top.rmdir()
+            _remove(folder)
         if isinstance(error, OSError):
             raise UserError(f"run: can't write to {folder.path} ({error.strerror})") from error
         raise

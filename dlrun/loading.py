@@ -151,7 +151,7 @@ def load_run(
             raise UserError(
                 f"checkpoint={checkpoint}: the int8 file was made of the best weights; leave checkpoint out"
             )
-        loaded.model = _int8(loaded.folder, loaded.device)
+        loaded.model = _int8(loaded)
     return loaded
 
 
@@ -231,16 +231,15 @@ def is_int8(config: Config) -> bool:
     return config.compression is not None and not config.compression.method.startswith("prune")
 
 
-def _int8(folder: RunFolder, device: torch.device) -> nn.Module:
+def _int8(run: LoadedRun) -> nn.Module:
     """What ONNX Runtime makes of the run's int8 file."""
-    file = folder.int8
+    file, compression = run.folder.int8, run.config.compression
     if not file.exists():
-        raise UserError(
-            f"{file} is missing: this run was to be quantised, and that was interrupted; if it is of method=qat, "
-            f"dlrun resume run={folder.path} does the rest, else compress its parent again"
-        )
-    if device.type != "cpu":
-        raise UserError(f"device: int8 runs on the CPU, got '{device.type}'; set device=cpu")
+        trained = compression is not None and compression.method == "qat"
+        rest = f"dlrun resume run={run.folder.path} does the rest" if trained else "compress its parent again"
+        raise UserError(f"{file} is missing, the quantisation was interrupted: {rest}")
+    if run.device.type != "cpu":
+        raise UserError(f"device: int8 runs on the CPU, got '{run.device.type}'; set device=cpu")
     from dlrun.exporting.runtime import open_artifact
 
     return open_artifact(file, threads=torch.get_num_threads())

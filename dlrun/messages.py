@@ -16,7 +16,7 @@ from dlrun.tta import VIEWS
 log = logging.getLogger("dlrun")
 
 
-def header(typed: Config, run: Run, choices: Mapping[str, Any]) -> None:
+def header(typed: Config, run: Run, choices: Mapping[str, Any], untrained: bool = False) -> None:
     """What was chosen, and what that comes to."""
     chosen = {group: _name(choice) for group, choice in choices.items() if choice is not None and "/" not in group}
     first = [f"{group}={chosen.pop(group)}" for group in ("model", "data") if group in chosen]
@@ -26,7 +26,7 @@ def header(typed: Config, run: Run, choices: Mapping[str, Any]) -> None:
     log.info("%s: %s; %s", typed.dataset.name, run.spec, sizes)
     threads = f", {torch.get_num_threads()} threads" if run.device.type == "cpu" else ""
     parameters = sum(p.numel() for p in run.parts["weights"].parameters())
-    steps = f"{run.limits.max_steps:,} steps"
+    steps = "not to be trained" if untrained else f"{run.limits.max_steps:,} steps"
     if typed.trainer.tta != "none":
         views = VIEWS[typed.trainer.tta]
         log.info("evaluation: the mean of %d views of each picture (trainer.tta=%s)", views, typed.trainer.tta)

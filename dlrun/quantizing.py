@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def convert(run: LoadedRun, method: str, how: Quantization) -> Int8:
     trained = learned(network) if method == "qat" else None
     network = plain(network) if method == "qat" else network
     metadata = describe(run.spec, run_id=run.run_id, checkpoint=run.checkpoint.stem)
-    with tempfile.TemporaryDirectory(prefix="dlrun-") as name:
+    with _scratch() as name:
         source, target = Path(name) / "float.onnx", Path(name) / "int8.onnx"
         onnx.write(network, run.spec, source, metadata)
         if method == "quantize_dynamic":
@@ -63,6 +63,18 @@ def convert(run: LoadedRun, method: str, how: Quantization) -> Int8:
             made = int8.static(source, target, shown, learned=trained, **options)  # type: ignore[arg-type]
         log.info("%s", _told(made))
         return Int8(target.read_bytes(), _facts(made, method, how))
+
+
+@contextmanager
+def _scratch() -> Iterator[str]:
+    """A folder for files on the way. Raises UserError for one that is full."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="dlrun-") as name:
+            yield name
+    except OSError as error:
+        raise UserError(
+            f"can't write to {tempfile.gettempdir()} ({error.strerror}): int8 files are made there; TMPDIR=… is another"
+        ) from error
 
 
 def attach(folder: RunFolder, file: Int8, floats: LoadedRun, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -81,6 +93,8 @@ def attach(folder: RunFolder, file: Int8, floats: LoadedRun, overrides: Sequence
     facts = {**file.facts, "bytes": folder.int8.stat().st_size, "agreement": agreement}
     summary = folder.read_summary()
     folder.update_summary(test=metrics, compression={**summary.get("compression", {}), **facts})
+    told = "".join(f"  {name} {value:.4f}" for name, value in metrics.items())
+    log.info("int8 %s, the same class as in floating point for %.2f %% of the samples", told, 100 * agreement)
     tell(run, {**metrics, **{f"compression/{name}": facts[name] for name in ("agreement", "bytes")}})
     return facts
 

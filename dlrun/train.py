@@ -128,7 +128,7 @@ def _prepare(config: Mapping[str, Any], folder: RunFolder, job: Job) -> Session:
         check_config(found[0]["config"], config)
         check_data(found[0]["data"], data)
         check_extension(parse(job.resumes.before), typed, run, found[0]["progress"]["step"])
-    header(typed, run, job.choices)
+    header(typed, run, job.choices, job.untrained)
     terminal = Terminal(run.limits.max_epochs, typed.trainer.enable_progress_bar)
     trackers = Trackers(MetricsFile(folder.metrics), terminal, *_chosen_trackers(typed, config, run, folder, job))
     machine = {"device": run.device.type, "trainer.num_threads": torch.get_num_threads()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import signal
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from dlrun import load_run
 from dlrun.errors import UserError
 from dlrun.exporting.runtime import Runner
 from dlrun.tracking.wandb.parts import numbers, parts
+from dlrun.train import train
 from dlrun.trainer import Trainer
 
 QUIET = ["tracking=none", "trainer.enable_progress_bar=false"]
@@ -248,3 +250,37 @@ def test_a_quantisation_that_fails_leaves_nothing(
     with pytest.raises(ZeroDivisionError):
         dlrun("compress", f"run={parent}", "method=quantize_dynamic", *QUIET)
     assert list(parent.glob("compress/*")) == []
+
+
+def test_ctrl_c_between_the_test_of_the_floats_and_that_of_the_file_leaves_nothing(
+    dlrun: CommandLine, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*given: Any) -> None:
+        train(*given)
+        raise KeyboardInterrupt
+
+    parent = trained("mlp")
+    monkeypatch.setattr("dlrun.compressing.train", interrupted)
+    assert dlrun("compress", f"run={parent}", "method=quantize_static", *QUIET).code == 130
+    assert not (parent / "compress").exists()
+
+
+def test_the_log_says_what_the_int8_file_reaches(dlrun: CommandLine, trained: Trained) -> None:
+    path = compressed(dlrun, trained("mlp"), "quantize_dynamic")
+    told = summary(path)
+    (line,) = [line for line in (path / "dlrun.log").read_text().splitlines() if "int8   test/" in line]
+    assert f"test/loss {told['test']['test/loss']:.4f}  test/acc {told['test']['test/acc']:.4f}" in line
+    assert f"for {100 * told['compression']['agreement']:.2f} % of" in line
+
+
+@pytest.mark.parametrize("method", [*METHODS, "prune_structured"])
+def test_a_full_disk_is_one_line(dlrun: CommandLine, trained: Trained, method: str) -> None:
+    """The files of weights, of 40 KB and more, don't fit on it; what is smaller does."""
+    parent, before = trained("cnn"), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (15_000, before[1]))
+    try:
+        result = dlrun("compress", f"run={parent}", f"method={method}", *QUIET)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (result.code, result.err.count("\n"), "can't write to" in result.err) == (2, 1, True), result.err
+    assert not (parent / "compress").exists()
