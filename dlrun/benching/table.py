@@ -13,7 +13,9 @@ SIZES_ABREAST = 3  # batch sizes in one block of the terminal's table
 def terminal(rows: Sequence[Row], batch_sizes: Sequence[int]) -> str:
     """At most 110 columns: what each artifact is, then how fast, then what wasn't measured and why."""
     measured = [row for row in rows if row["status"] == "measured"]
-    blocks = [aligned([("artifact", *FACTS), *([shortened(row["name"]), *_facts(row)] for row in measured)])]
+    facts = [("artifact", *FACTS), *((shortened(row["name"]), *_facts(row)) for row in measured)]
+    known = [column for column in zip(*facts, strict=True) if any(cell != "–" for cell in column[1:])]
+    blocks = [aligned(list(zip(*known, strict=True)))] if measured else []
     for start in range(0, len(batch_sizes), SIZES_ABREAST):
         sizes = batch_sizes[start : start + SIZES_ABREAST]
         over = ["", *(cell for size in sizes for cell in (f"batch {size}", ""))]

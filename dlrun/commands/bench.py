@@ -48,6 +48,7 @@ from dlrun.logs import configure_terminal
 from dlrun.machine import DEFAULT_THREADS, settle
 from dlrun.options import read, run_named
 from dlrun.registry import Count, Positive
+from dlrun.runfolder import RunFolder
 
 log = logging.getLogger("dlrun")
 
@@ -97,7 +98,7 @@ def report(folder: Path | str, options: Options = SHORT, overrides: Sequence[str
         loaded = load_run(folder, options.checkpoint, overrides, device=options.device)
         chosen = choose(find(loaded.folder.path), options.artifact)
         compared = Comparison(loaded, threads, overrides, options.artifact)
-        compared.notes += _busy(load)
+        compared.notes += [*_busy(load), *_older(chosen)]
         sizes = list(dict.fromkeys(options.batch_sizes))
         try:
             compared.open(chosen)
@@ -133,6 +134,19 @@ def _busy(load: Mapping[str, Any]) -> list[str]:
     if not average or not cores or average[0] < cores:
         return []
     return [f"the machine was busy (load {average[0]} on {cores} cores): alone, all of this would be faster"]
+
+
+def _older(chosen: Sequence[Artifact]) -> list[str]:
+    """A word on each file that was exported of a run before that was trained on."""
+    notes = []
+    for artifact in chosen:
+        if artifact.is_run or artifact.reason or artifact.facts.get("checkpoint") != "best":
+            continue
+        best = RunFolder(artifact.run).read_summary().get("best") or {}
+        was, now = artifact.facts.get("epoch"), best.get("epoch")
+        if was is not None and now is not None and was != now:
+            notes.append(f"{artifact.name} was exported of epoch {was}, and its run's best is of epoch {now} by now")
+    return notes
 
 
 def rows(compared: Comparison, chosen: Sequence[Artifact]) -> list[dict[str, Any]]:

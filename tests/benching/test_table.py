@@ -44,6 +44,13 @@ def test_without_accuracy_or_with_a_batch_that_failed_there_are_dashes() -> None
     assert row.split() == ["onnx", "–", "–"]
 
 
+def test_a_column_that_nothing_is_known_of_is_left_out() -> None:
+    report = made_up(NAMES[:2])
+    rows = [{**row, "memory_bytes": None} for row in report["rows"]]
+    head = terminal(rows, [64]).splitlines()[0].split()
+    assert head == ["artifact", "accuracy", "change", "size", "parameters", "FLOPs"]
+
+
 def test_a_sparse_net_says_how_many_of_its_parameters_count() -> None:
     [row] = made_up(["pytorch"])["rows"]
     assert "16.4 k of 164 k" in terminal([{**row, "nonzero_parameters": 16_430}], [])

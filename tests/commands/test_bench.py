@@ -229,6 +229,17 @@ def test_exports_and_compressed_runs_are_measured_beside_the_run(run: Path, dlru
     assert all(row["memory_bytes"] > 0 and row["latency"].keys() == {"1", "7"} for row in rows.values())
 
 
+def test_an_export_of_an_earlier_epoch_is_told(run: Path, dlrun: CommandLine) -> None:
+    assert dlrun("export", f"run={run}", "format=torchscript").code == 0
+    assert dlrun("bench", f"run={run}", *BARE, "batch_sizes=1", "artifact=torchscript").code == 0
+    assert not any("by now" in note for note in report(run)["notes"])
+    summary = json.loads((run / "summary.json").read_text())
+    summary["best"]["epoch"] = 7  # as if it had been trained on
+    (run / "summary.json").write_text(json.dumps(summary))
+    done = dlrun("bench", f"run={run}", *BARE, "batch_sizes=1", "artifact=torchscript")
+    assert "torchscript was exported of epoch 1, and its run's best is of epoch 7 by now" in done.out
+
+
 def test_a_file_that_holds_code_is_run_only_if_it_is_named(
     run: Path, dlrun: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
