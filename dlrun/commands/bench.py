@@ -66,7 +66,7 @@ class Options:
     checkpoint: Checkpoint = "best"
 
 
-SHORT = Options(batch_sizes=[1, 64], seconds=1.0, memory=False)  # after a compression, for a first look
+SHORT = Options(batch_sizes=[1, 64], memory=False)  # after a compression
 NOTES = (
     "size: of the file; of a PyTorch run its weights alone, since a checkpoint also has what training needs",
     "latency: from the prepared batch on the device to its logits; samples/s: all samples in all that time",
