@@ -98,7 +98,7 @@ def report(folder: Path | str, options: Options = SHORT, overrides: Sequence[str
         loaded = load_run(folder, options.checkpoint, overrides, device=options.device)
         chosen = choose(find(loaded.folder.path), options.artifact)
         compared = Comparison(loaded, threads, overrides, options.artifact)
-        compared.notes += [*_busy(load), *_older(chosen)]
+        compared.notes += [*_busy(load), *_older(chosen), *_single_view(loaded)]
         sizes = list(dict.fromkeys(options.batch_sizes))
         try:
             compared.open(chosen)
@@ -134,6 +134,14 @@ def _busy(load: Mapping[str, Any]) -> list[str]:
     if not average or not cores or average[0] < cores:
         return []
     return [f"the machine was busy (load {average[0]} on {cores} cores): alone, all of this would be faster"]
+
+
+def _single_view(loaded: LoadedRun) -> list[str]:
+    """A word on an accuracy that isn't that of the run's own test."""
+    tta = loaded.config.trainer.tta
+    if tta == "none":
+        return []
+    return [f"accuracy is of one view of each picture, as is the time; the run's test took more (trainer.tta={tta})"]
 
 
 def _older(chosen: Sequence[Artifact]) -> list[str]:

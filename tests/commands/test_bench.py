@@ -240,6 +240,13 @@ def test_an_export_of_an_earlier_epoch_is_told(run: Path, dlrun: CommandLine) ->
     assert "torchscript was exported of epoch 1, and its run's best is of epoch 7 by now" in done.out
 
 
+def test_an_accuracy_of_fewer_views_than_the_runs_own_is_told(run: Path, dlrun: CommandLine) -> None:
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("tta: none", "tta: flip"))
+    done = dlrun("bench", f"run={run}", *BARE, "batch_sizes=1")
+    assert "accuracy is of one view of each picture, as is the time; the run's test took more" in done.out
+
+
 def test_a_file_that_holds_code_is_run_only_if_it_is_named(
     run: Path, dlrun: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
