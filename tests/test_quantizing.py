@@ -77,7 +77,7 @@ def weights(path: Path) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize(
     "name",
-    ["cnn", "lstm", pytest.param("mlp", marks=pytest.mark.slow), pytest.param("transformer", marks=pytest.mark.slow)],
+    ["cnn", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mlp", "lstm", "transformer"))],
 )
 def test_int8_answers_as_the_floats_did(dlrun: CommandLine, trained: Trained, name: str) -> None:
     parent = trained(name)
