@@ -1,4 +1,4 @@
-"""A smaller run of a trained one: pruned or quantised, fine-tuned, tested; a run folder like any other.
+"""dlrun compress: a smaller run of a trained one, pruned or quantised, fine-tuned, tested; a run folder like any other.
 
   dlrun compress run=DIR method=prune_structured [amount=0.3] [finetune_epochs=3] [KEY=VALUE …]
 

@@ -10,31 +10,21 @@ from torch import Tensor
 from dlrun.comparison.subjects import Opened
 from dlrun.data.loader import Batches
 from dlrun.data.source import rows
-from dlrun.spec import UNKNOWN, DataSpec
+from dlrun.exporting.parity import random_samples
+from dlrun.spec import DataSpec
 
 NUMBER = 8  # batches of each size, used in turn
 
 
 def raw_batches(spec: DataSpec, test: Batches | None, batch_size: int) -> list[Tensor]:
     """Inputs to time with: real ones, drawn from the test split, or where that is gone random ones of its shape."""
-    random = torch.Generator().manual_seed(batch_size)
     if test is None:
-        return [random_batch(spec, batch_size, random) for _ in range(NUMBER)]
-    batches = []
+        return list(random_samples(spec, NUMBER * batch_size, batch_size).split(batch_size))
+    random, batches = torch.Generator().manual_seed(batch_size), []
     for _ in range(NUMBER):
         order = torch.randperm(len(test.split), generator=random)
         batches.append(test.split.fetch(rows(order, torch.arange(batch_size) % len(order))))
     return batches
-
-
-def random_batch(spec: DataSpec, batch_size: int, random: torch.Generator) -> Tensor:
-    """What `prepare` takes: uint8 pixels (B, H, W, C), token ids (B, L), or features (B, F)."""
-    if spec.modality == "image":
-        channels, height, width = spec.shape
-        return torch.randint(256, (batch_size, height, width, channels), generator=random, dtype=torch.uint8)
-    if spec.modality == "text":
-        return torch.randint(UNKNOWN, spec.vocab_size, (batch_size, *spec.shape), generator=random)
-    return torch.randn(batch_size, *spec.shape, generator=random)
 
 
 def prepared(opened: Mapping[str, Opened], raw: Sequence[Tensor]) -> dict[str, list[Tensor]]:

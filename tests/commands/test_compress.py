@@ -17,7 +17,6 @@ import dlrun.trainer as dlrun_trainer
 from dlrun.commands.compress import Options
 from dlrun.commands.info import trace
 from dlrun.compressing import METHODS
-from dlrun.data.pydocs import paragraphs
 from dlrun.loading import load_run
 
 QUIET = ["tracking=none", "trainer.enable_progress_bar=false"]
@@ -165,8 +164,6 @@ def test_stopped_and_resumed_it_is_the_same(dlrun, parent, monkeypatch, method):
 
 @pytest.mark.parametrize("name", ["lstm", "transformer", "mlp", "rnn", "cnn"])
 def test_on_texts(dlrun, name):
-    if not paragraphs():
-        pytest.skip("no documentation of Python here")
     small = {
         "lstm": ["model.embedding_dim=12", "model.hidden_size=16", "model.num_layers=2"],
         "rnn": ["model.embedding_dim=12", "model.hidden_size=16"],
