@@ -94,13 +94,13 @@ def build(config: Config) -> Run:
         sparsity = Sparsity(model)
     counts = torch.bincount(splits.train.targets, minlength=spec.num_outputs)
     task = tasks.build(config.task.name, config.task.options, spec, counts).to(device)
-    mode = _mode(options.monitor, options.mode, task)
+    mode = mode_of(options.monitor, options.mode, task)
 
     clock = build_clock(config, len(train))
     freezing = None if options.freeze is None else Freezing(model, options.freeze)
     if freezing is not None:
         freezing.begin_epoch(0)  # what is never trained has no place in the optimizer
-    optimizer = _optimizer(config, model, precision)
+    optimizer = build_optimizer(config, model, precision)
     called = model
     if compilation is not None:
         called = compiled(model, compilation, next(train.epoch(0)), task, precision)
@@ -186,7 +186,7 @@ def build_schedule(config: Config, clock: Clock, lr: float, mode: str) -> Schedu
     return schedule
 
 
-def _optimizer(config: Config, model: nn.Module, precision: Precision) -> Optimizer:
+def build_optimizer(config: Config, model: nn.Module, precision: Precision) -> Optimizer:
     optimizer: Optimizer = optimizers.build(config.optimizer.name, config.optimizer.options, model)
     shared = config.optimization
     set_biases(optimizer, model, shared.bias_lr_scale, shared.bias_weight_decay)
@@ -211,7 +211,7 @@ def build_clock(config: Config, batches: int) -> Clock:
     return Clock(total, per_epoch, warmup)
 
 
-def _mode(monitor: str, given: str | None, task: Classification) -> Literal["min", "max"]:
+def mode_of(monitor: str, given: str | None, task: Classification) -> Literal["min", "max"]:
     """Which way the monitored metric is better; a `trainer.mode` that says otherwise would keep the worst epoch."""
     monitored = [f"{split}/{name}" for split in ("train", "val") for name in task.metrics]
     if monitor not in monitored:

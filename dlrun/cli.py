@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import ast
-import atexit
 import os
-import signal
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
 from dlrun import __version__, slurm
-from dlrun.barriers import spin_briefly
+from dlrun.ending import run_to_end
 from dlrun.errors import RunFailed, StopSignal, UserError, choices
-from dlrun.garbage import look_rarely
 from dlrun.signals import asked_to_stop, stop_as_exit
 
 HELP = """\
@@ -29,6 +25,7 @@ dlrun: a config-driven experiment runner for deep learning
   dlrun export run=DIR format=onnx  a file for ONNX Runtime, TorchScript, torch.export or AOTInductor; checked
   dlrun compress run=DIR method=…   a smaller run: pruned, or quantised to int8; fine-tuned and tested
   dlrun bench run=DIR               latency, throughput, memory, size, accuracy of all that became of a run
+  dlrun sweep VERB run=DIR|last     of a multirun: resume, status, report, best, extend
   dlrun list [GROUP]                everything that can be chosen
   dlrun info [KEY=VALUE …]          the model that would be built: layers, shapes, parameters, FLOPs
 
@@ -64,28 +61,8 @@ Exit codes: 0 done · 1 the run failed · 2 the command line or the config is wr
 
 
 def run() -> None:
-    """Entry point of the `dlrun` command: `main`, and a quick end.
-
-    When torch was imported, Python takes 1.5 s and more to take itself apart, in which Ctrl-C ends in a traceback. All
-    is written and closed by then, so the process just goes, after what was registered for its exit.
-    """
-    code: object = 0
-    look_rarely()
-    spin_briefly()
-    try:
-        main()
-    except SystemExit as error:
-        code = error.code
-    number = code if isinstance(code, int) else int(code is not None)
-    if isinstance(code, str):
-        print(code, file=sys.stderr)
-    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(name, lambda *_: os._exit(number))
-    atexit._run_exitfuncs()
-    with suppress(BrokenPipeError):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(number)
+    """Entry point of the `dlrun` command."""
+    run_to_end(main)
 
 
 def main() -> None:
@@ -141,15 +118,11 @@ def dispatch(words: Sequence[str]) -> int:
 
 
 def _train(words: Sequence[str]) -> int:
-    from dlrun.launch import JobFailed, run
+    from dlrun.launch import run
 
     if "--shell-completion" in words or "-sc" in words:
         return _complete(words)
-    try:
-        run(words)
-    except JobFailed:
-        return 1  # the sweep has told which and why
-    return 0
+    return run(words)
 
 
 def _resume(words: Sequence[str]) -> int:
@@ -212,10 +185,17 @@ def _on_a_run(command: str) -> Callable[[Sequence[str]], int]:
 
 def _help(command: str) -> str:
     """What the command's own module begins with: it is read, not imported."""
-    if command not in ON_A_RUN:
+    if command not in (*ON_A_RUN, "sweep"):
         return HELP
-    source = (Path(__file__).parent / "commands" / f"{command}.py").read_text(encoding="utf-8")
+    place = "sweep/verbs.py" if command == "sweep" else f"commands/{command}.py"
+    source = (Path(__file__).parent / place).read_text(encoding="utf-8")
     return (ast.get_docstring(ast.parse(source)) or "") + "\n"
+
+
+def _sweep(words: Sequence[str]) -> int:
+    from dlrun.sweep.verbs import run
+
+    return run(words)
 
 
 ON_A_RUN = ("eval", "predict", "export", "compress", "bench")
@@ -223,6 +203,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train,
     "resume": _resume,
     **{command: _on_a_run(command) for command in ON_A_RUN},
+    "sweep": _sweep,
     "list": _list,
     "info": _info,
 }

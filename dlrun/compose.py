@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from antlr4.error.Errors import LexerNoViableAltException, RecognitionException
 from hydra import version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_search_path import SearchPathQuery
@@ -31,6 +32,9 @@ MISTAKES = (
     *(HydraException, OmegaConfBaseException, YAMLError, OSError),
     *(ValueError, TypeError, KeyError, AssertionError, RecursionError),
 )
+
+
+NOT_OF_A_RUN = ("hydra", "sweep")  # what the config says beside what one run is
 
 
 def parse_arguments(words: Sequence[str]) -> Namespace:
@@ -56,35 +60,52 @@ def compose(args: Namespace) -> DictConfig:
     version.setbase(HYDRA_VERSION)
     try:
         parsed = parse_overrides(args.overrides)
-        search_path = create_config_search_path(str(args.config_path or conf_folder()))
-        if args.config_dir is not None:
-            extra = Path(args.config_dir).absolute()
-            if not extra.is_dir():
-                raise UserError(f"--config-dir: no folder {extra}")
-            search_path.prepend("command-line", f"file://{extra}", SearchPathQuery(provider="schema"))
-        GlobalHydra.instance().clear()
-        loader = Hydra.create_main_hydra2("dlrun", search_path).config_loader
+        loader = config_loader(args)
         for override in parsed:
             _check_choice(override, loader.get_group_options(override.key_or_group))
-        cfg = loader.load_configuration(
-            config_name=args.config_name or "config",
-            overrides=args.overrides,
-            run_mode=RunMode.RUN,
-            validate_sweep_overrides=False,
-        )
+        cfg = load(loader, args, args.overrides)
         if cfg.hydra.mode is None and not args.multirun:
-            swept = [override for override in parsed if override.is_sweep_override()]
-            if swept:
-                raise UserError(f"'{swept[0].input_line}' has several values; add -m to run one job for each")
+            _refuse_sweeps(parsed)
         return cfg
     except MISTAKES as error:
         raise explained(error) from error
 
 
+def config_loader(args: Namespace) -> ConfigLoaderImpl:
+    """What finds and merges the files of conf/ and of the folders that the user names."""
+    search_path = create_config_search_path(str(args.config_path or conf_folder()))
+    if args.config_dir is not None:
+        extra = Path(args.config_dir).absolute()
+        if not extra.is_dir():
+            raise UserError(f"--config-dir: no folder {extra}")
+        search_path.prepend("command-line", f"file://{extra}", SearchPathQuery(provider="schema"))
+    GlobalHydra.instance().clear()
+    loader = Hydra.create_main_hydra2("dlrun", search_path).config_loader
+    assert isinstance(loader, ConfigLoaderImpl)
+    return loader
+
+
+def load(loader: ConfigLoaderImpl, args: Namespace, overrides: Sequence[str]) -> DictConfig:
+    return loader.load_configuration(
+        config_name=args.config_name or "config",
+        overrides=list(overrides),
+        run_mode=RunMode.RUN,
+        validate_sweep_overrides=False,
+    )
+
+
+def _refuse_sweeps(parsed: Sequence[Override]) -> None:
+    for override in parsed:
+        if override.is_sweep_override():
+            raise UserError(f"'{override.input_line}' has several values; add -m to run one job for each")
+        if override.key_or_group.partition(".")[0] == "sweep":
+            raise UserError(f"{override.key_or_group}: is for sweeps; add -m")
+
+
 def plain(cfg: DictConfig) -> dict[str, Any]:
     """The config without Hydra's node, resolved, as plain values. Raises UserError for a dangling interpolation."""
     try:
-        job = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+        job = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in NOT_OF_A_RUN])
         whole = OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
     except (OmegaConfBaseException, RecursionError) as error:
         raise explained(error) from error

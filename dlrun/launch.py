@@ -1,7 +1,7 @@
 """Jobs: from a composed config to a run in a folder of its own.
 
 `hydra.main` composes twice, makes the job's folder before anything is checked, and doesn't mind if two runs share one.
-So a single run is driven here, out of Hydra's own parts, and everything else (-m, --cfg, --info, completion) by
+So a single run is driven here, out of Hydra's own parts; a multirun by sweep/; and --cfg, --info and completion by
 `hydra.main` as it is.
 """
 
@@ -11,7 +11,6 @@ import logging
 import os
 import shutil
 import sys
-from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -36,23 +35,21 @@ from dlrun.runfolder import RunFolder, new_run_id
 OURS = (".hydra", ".lock", "checkpoints", "dlrun.log", "config.yaml", "summary.json")
 
 
-class JobFailed(RuntimeError):
-    """One job of a multirun failed; a plain message, which survives the way back from another process."""
-
-
-def run(words: Sequence[str]) -> None:
-    """`dlrun train`: one run, a multirun, or one of Hydra's own flags."""
+def run(words: Sequence[str]) -> int:
+    """`dlrun train`: one run, a sweep, or one of Hydra's own flags. Returns the exit code."""
     args = parse_arguments(words)
     # Hydra's own parser wants the flags together.
     words = [word for word in words if word not in args.overrides] + args.overrides
     if args.cfg or args.info or args.hydra_help or args.shell_completion or args.experimental_rerun:
         _hydra_main(words)
-        return
+        return 0
     cfg = compose(args)
     if args.multirun or cfg.hydra.mode == RunMode.MULTIRUN:
-        _multirun(words, args, cfg)
-    else:
-        _single(cfg)
+        from dlrun.sweep.starting import start
+
+        return start(args, cfg)
+    _single(cfg)
+    return 0
 
 
 def _single(cfg: DictConfig) -> None:
@@ -169,55 +166,19 @@ def _remove(path: Path, made: list[Path]) -> None:
             break
 
 
-def _multirun(words: Sequence[str], args: Namespace, cfg: DictConfig) -> None:
-    """Hydra's own multirun, in a folder that no other sweep has."""
-    words = list(words)
-    HydraConfig.instance().set_config(cfg)
-    path, made = Path(str(cfg.hydra.sweep.dir)), False
-    named = any(word.lstrip("+").startswith("hydra.sweep.dir=") for word in args.overrides)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        while not made:
-            try:
-                path.mkdir()
-                made = True
-            except FileExistsError:
-                if named:
-                    break
-                path = path.with_name(f"{path.name}-{new_run_id()}")
-    except OSError as error:
-        raise UserError(f"hydra.sweep.dir: can't write to {path} ({error.strerror})") from error
-    if not named:
-        words.append(f"hydra.sweep.dir='{path}'")
-    try:
-        _hydra_main(words)
-    except JobFailed:
-        failed = [
-            f
-            for f in map(RunFolder, sorted(path.iterdir()))
-            if f.summary.exists() and f.read_summary()["status"] == "failed"
-        ]
-        jobs = sum(1 for f in path.iterdir() if (f / "summary.json").exists())
-        print(f"\n{len(failed)} of {jobs} jobs failed:", file=sys.stderr)
-        for folder in failed:
-            print(f"  {folder.path}  {folder.read_summary()['error']}", file=sys.stderr)
-        raise
-    except UserError:  # in the composition of the first job: nothing was launched
-        if made:
-            (path / "multirun.yaml").unlink(missing_ok=True)
-            _remove(path, [path.parent.parent, path.parent, path])
-        raise
-
-
 def _hydra_main(words: Sequence[str]) -> None:
     register_run_id()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us, who print them
     sys.argv[1:] = list(words)
     GlobalHydra.instance().clear()
     try:
-        hydra.main(version_base=HYDRA_VERSION, config_path=str(conf_folder()), config_name="config")(_multirun_job)()
+        hydra.main(version_base=HYDRA_VERSION, config_path=str(conf_folder()), config_name="config")(_never)()
     except MISTAKES as error:
         raise explained(error) from error
+
+
+def _never(cfg: DictConfig) -> None:
+    """For Hydra's flags, which run nothing."""
 
 
 def _train(run_id: str, cfg: DictConfig) -> float | None:
@@ -230,28 +191,3 @@ def _train(run_id: str, cfg: DictConfig) -> float | None:
 
     logging.captureWarnings(True)
     return train(config, Job(path, run_id, chosen))
-
-
-def _multirun_job(cfg: DictConfig) -> float | None:
-    """One job of a sweep; its error is told in its log and its summary, and once more here as a plain message."""
-    from dlrun.train import Job, train
-
-    logging.captureWarnings(True)
-    hydra_cfg = HydraConfig.get()
-    path, log = Path(hydra_cfg.runtime.output_dir), logging.getLogger("dlrun")
-    try:
-        run_id, config = new_run_id(), plain(cfg)
-        # The command that makes this job alone, not the sweep's.
-        command, group = ["dlrun", *hydra_cfg.overrides.task], Path(hydra_cfg.sweep.dir).name
-        RunFolder(path).claim(run_id, command)
-        RunFolder(path).write_config(config)
-        return train(config, Job(path, run_id, dict(hydra_cfg.runtime.choices), group))
-    except UserError as error:
-        log.error("%s", error)
-        raise JobFailed(str(error)) from None
-    except RunFailed as error:
-        if error.exit_code in (130, 143):
-            raise SystemExit(error.exit_code) from None  # somebody wants the whole sweep to stop
-        raise JobFailed(str(error)) from None
-    finally:
-        RunFolder(path).release()

@@ -43,6 +43,8 @@ def farewell(path: str, summary: Mapping[str, Any], limits: Limits, resumable: b
     if status == "stopped_early":
         why = f"no better {monitor} than before for {limits.patience} evaluations"
         log.info("stopped early: %s", "trainer.max_time is up" if summary.get("out_of_time") else why)
+    if status == "pruned":
+        log.info("pruned: the search has better ones at this point")
     if status == "preempted":
         log.info("stopped by %s after step %s", summary["error"], summary.get("steps"))
     if skipped := summary.get("skipped_steps"):

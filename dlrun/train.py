@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -50,6 +50,7 @@ class Job:
     group: str | None = None  # the sweep that it is part of
     resumes: Resumption | None = None
     untrained: bool = False  # the weights that it begins with are evaluated, kept and tested as they are
+    hopeless: Callable[[Mapping[str, Any]], bool] | None = None  # whether a search gives it up: see Trainer
 
 
 @dataclass
@@ -140,6 +141,7 @@ def _prepare(config: Mapping[str, Any], folder: RunFolder, job: Job) -> Session:
         writer,
         Profiler(folder.path / "bench", run.device) if typed.trainer.profile else Unwatched(),
     )
+    trainer.hopeless = job.hopeless
     if run.transfer is not None and found is None:
         log.info("%s", run.transfer)
     if job.resumes is not None:
@@ -195,7 +197,8 @@ def _fit_and_test(session: Session, folder: RunFolder, received: Sequence[Signal
             trainer.profiler.finish()
         session.writer.close()  # the best checkpoint is on disk
         if not received:
-            outcome |= {"status": status, "exit_code": 0, "test": evaluate_best(trainer, session.run, folder)}
+            test = None if status == "pruned" else evaluate_best(trainer, session.run, folder)
+            outcome |= {"status": status, "exit_code": 0, "test": test}
     except Stopped:
         pass
     except (TrainingError, UserError, OSError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
@@ -36,7 +36,7 @@ from dlrun.writer import CheckpointWriter
 
 log = logging.getLogger("dlrun")
 
-Status = Literal["finished", "stopped_early", "preempted"]
+Status = Literal["finished", "stopped_early", "pruned", "preempted"]
 HOPELESS = 50  # skipped steps in a row
 
 
@@ -63,6 +63,7 @@ class Trainer:
     sparsity: Sparsity | None = None
     profiler: Unwatched = field(default_factory=Unwatched)
     progress: Progress = field(default_factory=Progress)
+    hopeless: Callable[[Mapping[str, Any]], bool] | None = None  # asked after each evaluation, with the epoch's row
     stop_requested: bool = False  # set by a signal handler: end at the next step boundary
 
     def __post_init__(self) -> None:
@@ -79,6 +80,7 @@ class Trainer:
         self.at_boundary = True  # between two optimizer steps, with nothing of the next one begun
         self.saved: tuple[int, int, int] | None = None  # the place that the newest checkpoint is of
         self.saved_at = self.began = time.monotonic()
+        self.pruned = False  # found hopeless
         self.overdue = False  # a checkpoint that had to wait for the one before it
         # Where a run may go back to must not depend on how fast the disk is.
         self.punctual = limits.on_nonfinite == "rollback"
@@ -114,6 +116,8 @@ class Trainer:
                 return "finished"
             if limits.patience is not None and progress.waited >= limits.patience:
                 return "stopped_early"
+            if self.pruned:
+                return "pruned"
         if self.stop_requested:
             return "preempted"
         return "stopped_early" if self.out_of_time() else None
@@ -271,6 +275,8 @@ class Trainer:
             self.schedule.observe(value)
         with self.profiler.phase("logging"):
             self.tracker.epoch(row)
+        if self.hopeless is not None and value is not None:
+            self.pruned = self.hopeless(row)
         self.overdue = not improved and not self.punctual and self.writer.busy  # no better: it can wait for a write
         if not self.overdue:
             self._save(improved)

@@ -83,7 +83,7 @@ LEFT_OUT = listed(
 def keys() -> Iterator[tuple[str, list[str]]]:
     """Every key of conf/ that a tiny run has, with the words of that run."""
     for key, value in yaml.safe_load((CONF / "config.yaml").read_text()).items():
-        if key not in ("defaults", "hydra"):
+        if key not in ("defaults", "hydra", "sweep"):
             yield key, TOP
             yield from ((f"{key}.{option}", TOP) for option in value) if isinstance(value, dict) else ()
     for group, choices in HOMES.items():

@@ -9,8 +9,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "dlrun"
 FLOORS = [
     set(names.split())
     for names in (
-        "allocator atomic barriers conffolder distributed eager errors garbage locks machine plugins registry signals"
-        " slurm spec",
+        "allocator atomic barriers conffolder distributed eager ending errors garbage locks machine plugins registry"
+        " signals slurm spec",
         "data ema faults freezing fused groups models muon optim precision predictions progress rounding schedules"
         " scoring tally tasks together tta",
         "benching checkpoint compiling compose compression evaluator exporting gradients initialization profiler"
@@ -18,13 +18,17 @@ FLOORS = [
         "logs mistakes runs trainer",
         "build config inputs",
         "changes commands comparison compressing evaluation extension loading messages options quantizing reporting"
-        " restoration testing train",
-        "__main__ cli launch resume",
+        " rehearsal restoration testing train",
+        "resume",
+        "sweep",
+        "__main__ cli launch",
     )
 ]
 # A floor has some order of its own; each of these is one step on the way, and there is no step back.
 WITHIN = {
     ("registry", "errors"),
+    ("ending", "barriers"),
+    ("ending", "garbage"),
     ("plugins", "errors"),
     ("conffolder", "errors"),
     ("distributed", "errors"),
@@ -76,8 +80,6 @@ WITHIN = {
     ("commands", "options"),
     ("commands", "reporting"),
     ("commands", "train"),
-    ("launch", "resume"),
-    ("cli", "resume"),
     ("cli", "launch"),
     ("__main__", "cli"),
 }

@@ -1,0 +1,99 @@
+"""One job of a sweep, in a process of its own: python -m dlrun.sweep.job SWEEP_FOLDER NUMBER."""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dlrun.ending import run_to_end
+from dlrun.errors import RunFailed, StopSignal, UserError
+from dlrun.logs import configure
+from dlrun.runfolder import RunFolder
+from dlrun.signals import stop_as_exit
+from dlrun.sweep.folder import FrozenJob, SweepFolder
+from dlrun.sweep.state import ENDED, state_of
+
+log = logging.getLogger("dlrun")
+Hopeless = Callable[[Mapping[str, Any]], bool]
+
+
+def main() -> None:
+    """Ends in SystemExit with the run's exit code, which is dlrun's."""
+    faulthandler.enable()  # what a crash leaves is in console.log
+    stop_as_exit()
+    try:
+        code = run_frozen(Path(sys.argv[1]), int(sys.argv[2]))
+    except (KeyboardInterrupt, StopSignal) as error:
+        raise SystemExit(error.code if isinstance(error, StopSignal) else 130) from None
+    raise SystemExit(code)
+
+
+def run_frozen(path: Path, number: int) -> int:
+    """Run job `number` of the sweep in `path`, or go on with it; returns its exit code.
+
+    A job that has ended already stays as it is. Raises KeyboardInterrupt or SystemExit if it is stopped before it has
+    begun, and nothing else: what goes wrong is in the job's log and summary.
+    """
+    folder = SweepFolder(path)
+    job = folder.read_job(number)
+    run = folder.run(job)
+    try:
+        if state_of(run) not in ENDED:
+            _train(folder, job, run)
+    except UserError as error:
+        _note(run, str(error), 2)
+        return 2
+    except RunFailed as error:
+        return error.exit_code
+    except Exception as error:  # what train() doesn't know of
+        traceback.print_exc()
+        _note(run, f"{type(error).__name__}: {error}", 1)
+        return 1
+    finally:
+        run.release()
+    return 0
+
+
+def _train(folder: SweepFolder, job: FrozenJob, run: RunFolder) -> None:
+    from dlrun.restoration import Resumption
+    from dlrun.train import Job, train
+
+    config, resumes = job.config, None
+    if run.summary.exists():
+        run.reopen()
+        if run.config.exists():  # it wasn't killed between the two; a longer training, say, may have been asked for
+            config = run.read_config()
+        resumes = Resumption(config, job.command)
+    else:
+        run.path.mkdir(parents=True, exist_ok=True)
+        run.claim(job.run_id, job.command)
+    run.write_config(config)
+    configure(run)
+    logging.captureWarnings(True)
+    train(
+        config,
+        Job(run.path, job.run_id, job.choices, folder.name, resumes=resumes, hopeless=_hopeless(folder, job)),
+    )
+
+
+def _hopeless(folder: SweepFolder, job: FrozenJob) -> Hopeless | None:
+    """What a search says of each evaluation; None where nobody asks."""
+    return None
+
+
+def _note(run: RunFolder, error: str, code: int) -> None:
+    """Put into log and summary what ended the job before or beside its training."""
+    log.error("%s", error)
+    try:
+        run.update_summary(status="failed", error=error, exit_code=code)
+    except (OSError, UserError) as problem:
+        print(f"dlrun: {run.summary} couldn't be written: {problem}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run_to_end(main)

@@ -1,0 +1,52 @@
+"""Run what is left to do in a sweep's folder, and say what came of it."""
+
+from __future__ import annotations
+
+import time
+
+from dlrun.errors import UserError
+from dlrun.locks import hold, release
+from dlrun.sweep.driver import Driver, Source
+from dlrun.sweep.folder import SweepFolder
+from dlrun.sweep.grid import Grid
+from dlrun.sweep.launchers import Launcher
+from dlrun.sweep.launchers import build as build_launcher
+from dlrun.sweep.policy import Policy
+
+STATUS = {0: "finished", 1: "failed"}
+
+
+def run(folder: SweepFolder, launcher: Launcher | None = None, source: Source | None = None) -> int:
+    """Returns the exit code: 0, 1 if a job failed, 130 or 143 if somebody said stop. Raises UserError."""
+    facts = folder.read()
+    began = time.monotonic()
+    try:
+        hold(folder.lock)
+    except UserError:
+        owner = folder.lock.read_text(errors="replace").strip()
+        raise UserError(f"run: {folder.path} is being run by {owner or 'another process'}") from None
+    try:
+        launcher = launcher or build_launcher(facts["launcher"], folder)
+        source = source or Grid(folder)
+        folder.update(status="running")
+        _announce(folder, source, launcher)
+        code = Driver(folder, source, launcher, Policy(**facts["policy"])).run()
+        seconds = (facts.get("seconds") or 0.0) + time.monotonic() - began
+        folder.update(status=STATUS.get(code, "interrupted"), seconds=round(seconds, 3))
+        _conclude(folder, code)
+        return code
+    finally:
+        release(folder.lock)
+
+
+def _announce(folder: SweepFolder, source: Source, launcher: Launcher) -> None:
+    left = source.total - source.done
+    at_once = f", {launcher.slots} at a time" if 1 < launcher.slots < left else ""
+    done = f" ({source.done} of {source.total} are done)" if source.done else ""
+    print(f"sweep {folder.path}: {left} job{'s' * (left != 1)} to run{done}{at_once}", flush=True)
+
+
+def _conclude(folder: SweepFolder, code: int) -> None:
+    """The table, and how to go on."""
+    if code:
+        print(f"to go on: dlrun sweep resume run={folder.path}")

@@ -1,0 +1,46 @@
+"""How far a job of a sweep has come, as its run folder tells."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from typing import Literal
+
+from dlrun.errors import UserError
+from dlrun.runfolder import RunFolder
+
+State = Literal["pending", "running", "done", "pruned", "failed", "interrupted"]
+ENDED: tuple[State, ...] = ("done", "pruned")  # nothing is left to do
+STATES: dict[str, State] = {
+    "finished": "done",
+    "stopped_early": "done",
+    "pruned": "pruned",
+    "failed": "failed",
+    "preempted": "interrupted",
+}
+
+
+def state_of(run: RunFolder) -> State:
+    """`running` is what a living process holds the folder of; a run that was killed is `interrupted`."""
+    try:
+        status = run.read_summary()["status"]
+    except (UserError, KeyError):
+        return "pending"
+    if status == "running" or status not in STATES:
+        return "running" if _held(run) else "interrupted"
+    return "running" if status == "preempted" and _held(run) else STATES[status]
+
+
+def _held(run: RunFolder) -> bool:
+    """Whether another process has the folder's lock; asks without taking it."""
+    try:
+        file = os.open(run.lock, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return False
+    except OSError:
+        return True
+    finally:
+        os.close(file)

@@ -1,0 +1,44 @@
+"""dlrun sweep: a multirun, afterwards
+
+  dlrun sweep resume run=DIR|last                what is missing, failed or interrupted; the rest stays as it is
+  dlrun sweep extend run=DIR KEY=VALUES …        more values for a grid; only the new jobs run
+
+resume takes words that change how it is run, not what:
+  hydra/launcher=… hydra.launcher.…=…            who runs the jobs, and how many at a time
+  sweep.on_error=continue|stop|retry             what a failure means; sweep.max_retries=…
+  hydra.sweeper.n_trials=…                       how many trials a search comes to
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from dlrun.errors import UserError, choices
+from dlrun.sweep.finding import find
+from dlrun.sweep.folder import SweepFolder
+
+
+def run(words: Sequence[str]) -> int:
+    """`dlrun sweep VERB run=DIR …`; returns the exit code. Raises UserError."""
+    if not words or words[0] not in VERBS:
+        given = words[0] if words else ""
+        raise UserError(f"sweep: expected a verb, got '{given}'{choices(given, VERBS)}; see dlrun sweep --help")
+    named = [word.partition("=")[2] for word in words[1:] if word.startswith("run=")]
+    if len(named) != 1 or not named[0]:
+        raise UserError(f"sweep {words[0]}: say which sweep: dlrun sweep {words[0]} run=DIR (or run=last)")
+    return VERBS[words[0]](find(named[0]), [word for word in words[1:] if not word.startswith("run=")])
+
+
+def _resume(folder: SweepFolder, words: Sequence[str]) -> int:
+    from dlrun.sweep.resuming import resume
+
+    return resume(folder, words)
+
+
+def _extend(folder: SweepFolder, words: Sequence[str]) -> int:
+    from dlrun.sweep.extending import extend
+
+    return extend(folder, words)
+
+
+VERBS: dict[str, Callable[[SweepFolder, Sequence[str]], int]] = {"resume": _resume, "extend": _extend}
