@@ -195,7 +195,7 @@ def test_the_plugin_of_the_readme(dlrun: CommandLine) -> None:
 def test_multirun_goes_on_after_a_failure_and_says_so(dlrun: CommandLine) -> None:
     result = dlrun("-m", *QUICK, "optimizer=sgd", "trainer.gradient_clip_val=null", "optimizer.lr=1e-3,1e30,1e-2")
     assert result.code == 1
-    assert "[2/3] optimizer.lr=1e+30  failed: TrainingError: training loss is" in result.out
+    assert "[2/3] optimizer.lr=1e+30  failed: TrainingError: the training loss is" in result.out
     folders = {folder.name: json.loads((folder / "summary.json").read_text()) for folder in dlrun.runs("multirun")}
     assert {name: summary["status"] for name, summary in folders.items()} == {
         "0": "finished",

@@ -37,15 +37,14 @@ Base = tuple[DictConfig, dict[str, Any]]  # the config without Hydra's node, unr
 class Composer:
     """Composes jobs' configs. `args` are the sweep's, `bases` what an earlier sweep has kept.
 
-    `groups` names the config groups: a word that has another key is a value.
+    Which keys are config groups is kept with the bases: with those nothing is read from conf/ for what they have.
     """
 
-    def __init__(self, args: Namespace, groups: Sequence[str] = (), bases: Sequence[Mapping[str, Any]] = ()):
+    def __init__(self, args: Namespace, bases: Sequence[Mapping[str, Any]] = ()):
         self.args = args
         # Hydra's own words may bring in other folders with more groups: hydra.searchpath.
         self.hydra = [word for word in args.overrides if _is_hydras(_parsed(word))]
-        self._groups = set(groups)
-        self._values: set[str] = set()
+        self._is_group: dict[str, bool] = {}
         self._loader: ConfigLoaderImpl | None = None
         self._repository: Any = None
         self._bases: dict[tuple[str, ...], Base] = {}
@@ -53,16 +52,17 @@ class Composer:
             config = OmegaConf.create(base["config"])
             OmegaConf.set_struct(config, True)
             self._bases[tuple(base["words"])] = (config, dict(base["choices"]))
-
-    @property
-    def groups(self) -> list[str]:
-        """The config groups that were met so far."""
-        return sorted(self._groups)
+            self._is_group |= base["groups"]
 
     @property
     def bases(self) -> list[dict[str, Any]]:
         return [
-            {"words": list(words), "config": OmegaConf.to_container(config, resolve=False), "choices": choices}
+            {
+                "words": list(words),
+                "config": OmegaConf.to_container(config, resolve=False),
+                "choices": choices,
+                "groups": dict(self._is_group),
+            }
             for words, (config, choices) in self._bases.items()
         ]
 
@@ -82,12 +82,11 @@ class Composer:
     def is_group(self, override: Override) -> bool:
         """Whether it chooses from a config group, as Hydra tells."""
         key = override.key_or_group
-        if isinstance(override.value(), dict) or key in self._values:
+        if isinstance(override.value(), dict):
             return False
-        if key not in self._groups:
-            known = self._sources().group_exists(key)
-            (self._groups if known else self._values).add(key)
-        return key in self._groups
+        if key not in self._is_group:
+            self._is_group[key] = self._sources().group_exists(key)
+        return self._is_group[key]
 
     def _base(self, chosen: tuple[str, ...]) -> Base:
         if chosen not in self._bases:

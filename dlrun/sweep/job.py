@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import logging
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from dlrun.sweep.folder import FrozenJob, SweepFolder
 from dlrun.sweep.state import ENDED, state_of
 
 log = logging.getLogger("dlrun")
+LOOK = 0.5  # seconds between two looks at a run that another process has
 Hopeless = Callable[[Mapping[str, Any]], bool]
 
 
@@ -43,7 +45,9 @@ def run_frozen(path: Path, number: int) -> int:
     job = folder.read_job(number)
     run = folder.run(job)
     try:
-        if state_of(run) not in ENDED:
+        while (state := state_of(run)) == "running":  # of a sweep that was killed; it goes as soon as it has noticed
+            time.sleep(LOOK)
+        if state not in ENDED:
             _train(folder, job, run)
     except UserError as error:
         _note(run, str(error), 2)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from typing import Literal
 
 from dlrun.errors import UserError
+from dlrun.locks import is_held
 from dlrun.runfolder import RunFolder
 
 State = Literal["pending", "running", "done", "pruned", "failed", "interrupted"]
@@ -27,20 +26,5 @@ def state_of(run: RunFolder) -> State:
     except (UserError, KeyError):
         return "pending"
     if status == "running" or status not in STATES:
-        return "running" if _held(run) else "interrupted"
-    return "running" if status == "preempted" and _held(run) else STATES[status]
-
-
-def _held(run: RunFolder) -> bool:
-    """Whether another process has the folder's lock; asks without taking it."""
-    try:
-        file = os.open(run.lock, os.O_RDWR)
-    except OSError:
-        return False
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return False
-    except OSError:
-        return True
-    finally:
-        os.close(file)
+        return "running" if is_held(run.lock) else "interrupted"
+    return "running" if status == "preempted" and is_held(run.lock) else STATES[status]
