@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ def hold(path: Path) -> None:
         return
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _take(file)
     except (BlockingIOError, PermissionError):
         owner = os.read(file, 200).decode(errors="replace").strip()
         os.close(file)
@@ -35,6 +36,18 @@ def hold(path: Path) -> None:
     os.ftruncate(file, 0)
     os.write(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
     _held[path] = file
+
+
+def _take(file: int) -> None:
+    """Somebody who only asks has the lock for a moment."""
+    for patience in (0.01, 0.05, 0.1):
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            time.sleep(patience)
+        else:
+            return
+    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def is_held(path: Path) -> bool:

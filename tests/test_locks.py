@@ -13,7 +13,7 @@ import pytest
 from processes import Dlrun, Process
 
 from dlrun.errors import UserError
-from dlrun.locks import hold, release
+from dlrun.locks import hold, is_held, release
 
 LONG = ["tracking=none", "model=perceptron", "data=breast_cancer", "augment=none", "scheduler=none"]
 LONG += ["trainer.max_epochs=1000000"]
@@ -116,3 +116,18 @@ def test_a_lock_is_given_back(start: Callable[..., Any], tmp_path: Path) -> None
 def test_a_lock_where_nothing_can_be_written_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
         hold(tmp_path / "nowhere" / ".lock")
+
+
+def ask(lock: Path) -> None:
+    os._exit(10 + is_held(lock))
+
+
+def test_whoever_asks_takes_nothing_away(start: Callable[..., Any], tmp_path: Path) -> None:
+    lock = tmp_path / ".lock"
+    assert not is_held(lock)
+    hold(lock)
+    assert is_held(lock)
+    for _ in range(2):  # asking here, or there, didn't give it back
+        assert start(Process, ask, lock).wait() == 11
+    release(lock)
+    assert start(Process, ask, lock).wait() == 10
