@@ -105,10 +105,14 @@ def _refuse_sweeps(parsed: Sequence[Override]) -> None:
 def plain(cfg: DictConfig) -> dict[str, Any]:
     """The config without Hydra's node, resolved, as plain values. Raises UserError for a dangling interpolation."""
     try:
-        job = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in NOT_OF_A_RUN])
-        whole = OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
+        return resolved(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in NOT_OF_A_RUN]))
     except (OmegaConfBaseException, RecursionError) as error:
         raise explained(error) from error
+
+
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """Every ${reference} filled in."""
+    whole = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     return {str(key): value for key, value in whole.items()}  # type: ignore[union-attr]
 
 

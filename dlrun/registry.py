@@ -17,7 +17,7 @@ import math
 import pkgutil
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -125,15 +125,37 @@ def check_options(builder: Callable[..., Any], options: Mapping[str, Any], key: 
 
 def check_value(value: Any, annotation: Any, key: str) -> None:
     """Raise UserError unless `value` is what `annotation` says, without conversion (but a whole number is a number)."""
-    from pydantic import ConfigDict, TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     if (got := _unholdable(value)) is not None:
         raise UserError(f"{key}: expected {describe(annotation)}, {got}")
     try:
-        config = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
-        TypeAdapter(annotation, config=config).validate_python(value)
+        adapter = _kept_adapter(annotation) if _hashable(annotation) else _adapter(annotation)
+        adapter.validate_python(value)
     except ValidationError:
         raise UserError(f"{key}: expected {describe(annotation)}, got {value!r}") from None
+
+
+@cache
+def _kept_adapter(annotation: Hashable) -> Any:
+    """Made once for each annotation: a sweep checks the same ones a thousand times."""
+    return _adapter(annotation)
+
+
+def _adapter(annotation: Any) -> Any:
+    from pydantic import ConfigDict, TypeAdapter
+
+    config = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
+    return TypeAdapter(annotation, config=config)
+
+
+def _hashable(annotation: Any) -> bool:
+    """A plugin's own metadata may be a list."""
+    try:
+        hash(annotation)
+    except TypeError:
+        return False
+    return True
 
 
 def _unholdable(value: Any) -> str | None:
