@@ -13,7 +13,7 @@ run: .venv/.installed
 	@$(BIN)/dlrun $(ARGS)
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 	@echo "left out: tests marked slow ($(BIN)/python -m pytest -m slow runs them)"
 
 lint: .venv/.installed-dev
