@@ -74,7 +74,7 @@ def test_config_alone_reads_no_data_and_a_first_batch_is_trained_on(
     monkeypatch.syspath_prepend(tmp_path)
     config = compose_config("model=perceptron", "model.name=late", "plugins=[late]")
     assert Rehearsal("build").check(config) == "max"
-    with pytest.raises(UserError, match="the first batch fails: RuntimeError: .*mat1 and mat2 shapes"):
+    with pytest.raises(UserError, match=r"the first batch fails: RuntimeError: .*mat1 and mat2 shapes"):
         Rehearsal("batch").check(config)
     assert Rehearsal("batch").check(compose_config("model=mlp", "data=breast_cancer", "augment=none")) == "max"
 

@@ -17,12 +17,15 @@ from dlrun.sweep.policy import Policy
 from dlrun.sweep.resuming import arguments
 from dlrun.sweep.running import run
 from dlrun.sweep.starting import prepare
+from dlrun.sweep.surroundings import check_sweep_plugins
 
 
 def extend(folder: SweepFolder, words: Sequence[str]) -> int:
     """`dlrun sweep extend run=DIR KEY=VALUE,…`: the grid with these values added to its own. Raises UserError."""
     configure_terminal()
     facts = folder.read()
+    check_sweep_plugins((job.config for job in folder.read_jobs()), words)
+    words = [word for word in words if not word.startswith("plugins=")]
     if not job_words(words) or len(job_words(words)) != len(words):
         raise UserError("sweep extend: say which values come in, such as optimizer.lr=1e-1 or seed=range(5,10)")
     grid = axes(facts["words"], facts["sweeper"].get("params"))

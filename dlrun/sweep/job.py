@@ -18,6 +18,7 @@ from dlrun.runfolder import RunFolder
 from dlrun.signals import stop_as_exit
 from dlrun.sweep.folder import FrozenJob, SweepFolder
 from dlrun.sweep.state import ENDED, state_of
+from dlrun.sweep.surroundings import write_hydras
 
 log = logging.getLogger("dlrun")
 LOOK = 0.5  # seconds between two looks at a run that another process has
@@ -77,6 +78,7 @@ def _train(folder: SweepFolder, job: FrozenJob, run: RunFolder) -> None:
         run.path.mkdir(parents=True, exist_ok=True)
         run.claim(job.run_id, job.command)
     run.write_config(config)
+    write_hydras(run.path, folder.read()["naming"]["output_subdir"], config, job.overrides)
     configure(run)
     logging.captureWarnings(True)
     train(

@@ -15,6 +15,7 @@ from dlrun.sweep.folder import SweepFolder
 from dlrun.sweep.policy import policy
 from dlrun.sweep.running import run
 from dlrun.sweep.starting import plain_node
+from dlrun.sweep.surroundings import check_sweep_plugins
 
 MAY_CHANGE = ("hydra/launcher", "hydra.launcher", "sweep.on_error", "sweep.max_retries")
 MAY_CHANGE_IN_A_SEARCH = ("hydra.sweeper.n_trials", "hydra.sweeper.n_jobs")
@@ -25,6 +26,8 @@ def resume(folder: SweepFolder, words: Sequence[str]) -> int:
     configure_terminal()
     facts = folder.read()
     searches = facts["kind"] == "search"
+    check_sweep_plugins((job.config for job in folder.read_jobs()), words)
+    words = [word for word in words if not word.startswith("plugins=")]
     changes = _changes(facts, words, (*MAY_CHANGE, *(MAY_CHANGE_IN_A_SEARCH if searches else ())))
     if searches:
         from dlrun.sweep.search.starting import resume_search

@@ -22,6 +22,7 @@ from dlrun.sweep.grid import axes, combinations, swept
 from dlrun.sweep.launchers import build as build_launcher
 from dlrun.sweep.policy import Policy, policy
 from dlrun.sweep.running import run
+from dlrun.sweep.surroundings import check_surroundings
 
 log = logging.getLogger("dlrun")
 GRID = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"  # Hydra's own name for what is a grid here
@@ -31,6 +32,7 @@ def start(args: Namespace, cfg: DictConfig) -> int:
     """Begin a sweep; returns its exit code. Raises UserError before any job has begun."""
     configure_terminal()
     HydraConfig.instance().set_config(cfg)  # ${hydra:…} in the names of folders
+    check_surroundings(cfg)
     asked = policy(cfg)
     if asked.extend is not None:
         from dlrun.sweep.extending import add
@@ -120,6 +122,7 @@ def naming(cfg: DictConfig) -> dict[str, Any]:
     return {
         "subdir": str(OmegaConf.to_container(cfg.hydra.sweep, resolve=False)["subdir"]),  # type: ignore[call-overload, index]
         "override_dirname": plain_node(cfg.hydra.job.config.override_dirname),
+        "output_subdir": cfg.hydra.output_subdir,
     }
 
 

@@ -80,6 +80,8 @@ def test_three_ways_to_fail_then_exactly_these_run_again_and_an_edited_yaml_chan
 
     (dlrun.folder / "armed").unlink()
     result = dlrun("sweep", "resume", "run=sweep")
+    assert (result.code, "say so: plugins=[fragile]" in result.err) == (2, True), result.err
+    result = dlrun("sweep", "resume", "run=sweep", "plugins=[fragile]")
     assert result.code == 0, result.out + result.err
     assert "3 jobs to run (3 of 6 are done)" in result.out
     assert events(folder, "started") == {0: 2, 1: 1, 2: 2, 3: 1, 4: 2, 5: 1}
@@ -127,6 +129,9 @@ def test_a_sweep_with_one_typo_starts_nothing(dlrun: CommandLine) -> None:
         (["seed=0,1", "sweep.retries=3"], "unknown option 'sweep.retries'"),
         (["seed=0,1", "hydra/launcher=locl"], "unknown hydra/launcher 'locl'; did you mean 'local'?"),
         (["seed=0,1", "hydra.sweep.subdir=same"], "hydra.sweep.subdir: several jobs would have one folder"),
+        (["seed=0,1", "hydra.job.chdir=true"], "hydra.job.chdir: isn't for sweeps: jobs stay in the folder"),
+        (["seed=0,1", "+hydra.job.env_set.A=b"], "hydra.job.env_set: isn't for sweeps: jobs have the environment"),
+        (["seed=0,1", "hydra/job_logging=disabled"], "hydra/job_logging: isn't for sweeps: each job logs"),
         (["seed=0,1", "sweep.extend=nowhere"], "run: no folder 'nowhere'"),
     ]:
         result = dlrun("-m", *TINY, *words)
