@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from dlrun.config import Config
+from dlrun.cores import cores
 from dlrun.data.augment import Augment
 from dlrun.data.loader import Batches
 from dlrun.data.prepare import Mix
 from dlrun.data.source import DataOptions, Source, Split, Splits, limited
 from dlrun.data.tensor_augment import TensorAugment
-from dlrun.data.tuning import Staff, cores, costly
+from dlrun.data.tuning import Staff, costly
 from dlrun.errors import UserError, memory_for
 from dlrun.registry import datasets
 from dlrun.spec import DataSpec

@@ -37,6 +37,13 @@ def asked_to_stop() -> BaseException | None:
     return _asked
 
 
+def name_of(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most real-time signals have no name
+        return f"signal {number}"
+
+
 @contextmanager
 def stop_signals(ask: Callable[[], None], leave: Callable[[], None]) -> Iterator[list[signal.Signals]]:
     """While the block runs, signals are collected in the list it gets, and `ask` is called for each.

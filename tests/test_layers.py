@@ -9,8 +9,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "dlrun"
 FLOORS = [
     set(names.split())
     for names in (
-        "allocator atomic barriers conffolder distributed eager ending errors garbage locks machine plugins registry"
-        " signals slurm spec",
+        "allocator atomic barriers conffolder cores distributed eager ending errors garbage locks machine plugins"
+        " registry signals slurm spec",
         "data ema faults freezing fused groups models muon optim precision predictions progress rounding schedules"
         " scoring tally tasks together tta",
         "benching checkpoint compiling compose compression evaluator exporting gradients initialization profiler"

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-import math
-import os
 import time
 from collections.abc import Callable, Generator
-from pathlib import Path
 from typing import Literal
 
 import torch
 
+from dlrun.cores import cores
 from dlrun.data.augment import Augment
 from dlrun.data.placement import placed
 from dlrun.data.source import ArraySplit, Split
@@ -24,7 +22,6 @@ WORTH = 0.05  # a gain that is smaller isn't worth a process, nor to be told fro
 SECONDS, BATCHES = 1.0, 10  # that a number is measured for, at least
 PROOF = 3  # times as long at first, without processes: a training that is over by then is spared the trials
 DOUBTFUL = 1.5  # times as fast as without processes: what is less has to be so twice, on a machine that others use too
-CGROUP, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 class Staff:
@@ -134,36 +131,3 @@ class Tuner:
 def costly(split: Split, augment: Augment | None) -> bool:
     """Whether a batch takes work on the host: reading, decoding, resizing, augmenting."""
     return augment is not None or not isinstance(split, ArraySplit) or getattr(split, "size", None) is not None
-
-
-def cores() -> int:
-    """How many this process may use: by its affinity and, in a container, by its share."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(math.ceil(min(allowed, _share())), 1)
-
-
-def _share() -> float:
-    """Cores' worth of time that the control groups leave to this process; infinite without a limit."""
-    try:
-        groups = [line.split(":", 2) for line in OWN_GROUPS.read_text().splitlines()]
-    except OSError:
-        return math.inf
-    shares = [math.inf]
-    for _, controllers, path in groups:
-        # Version 2 has a single tree; a container sees its own group as the root of it.
-        root = CGROUP if controllers == "" else CGROUP / controllers
-        own = root / path.lstrip("/")
-        shares += [_quota(folder) for folder in (own, *own.parents) if folder.is_relative_to(root)]
-    return min(shares)
-
-
-def _quota(folder: Path) -> float:
-    """Cores that one control group may use."""
-    for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
-        try:
-            quota, period = " ".join((folder / name).read_text() for name in names).split()
-        except (OSError, ValueError):
-            continue
-        if quota not in ("max", "-1"):
-            return int(quota) / int(period)
-    return math.inf

@@ -21,6 +21,7 @@ from multiprocessing.process import BaseProcess
 from dlrun.data.slabs import Part, Receiver
 from dlrun.data.worker import DEAF_TO, NO_SHARED_MEMORY, RESUME, Batch, Key, Source, Task, serve
 from dlrun.errors import TrainingError
+from dlrun.signals import name_of
 
 log = logging.getLogger("dlrun")
 
@@ -207,7 +208,7 @@ class Workers:
             cause = f"ended with exit code {code}: something that reads or augments the data left Python"
             return TrainingError(f"{which} {cause}; data.num_workers=0 shows where ({RESUME})")
         meaning = MEANINGS.get(-code, "somebody or something sent it")  # type: ignore[call-overload]
-        return TrainingError(f"{which} ended by {_signal_name(-code)}: {meaning} ({RESUME})")
+        return TrainingError(f"{which} ended by {name_of(-code)}: {meaning} ({RESUME})")
 
 
 def _end(crew: list[_Worker], patience: float) -> None:
@@ -228,13 +229,6 @@ def _end(crew: list[_Worker], patience: float) -> None:
 def _end_at_once(crew: list[_Worker], owner: int) -> None:
     if os.getpid() == owner:  # a forked process has the same objects
         _end(crew, patience=0)
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # most real-time signals have no name
-        return f"signal {number}"
 
 
 @contextmanager

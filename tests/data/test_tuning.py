@@ -17,7 +17,7 @@ from dlrun.data.augment import Augment
 from dlrun.data.image_folder import FileSplit
 from dlrun.data.loader import Batches
 from dlrun.data.source import ArraySplit, PixelSplit
-from dlrun.data.tuning import Staff, Tuner, cores
+from dlrun.data.tuning import Staff, Tuner
 from dlrun.data.workers import Workers
 from dlrun.errors import UserError
 
@@ -238,27 +238,3 @@ def test_who_fetches_what():
     assert (auto.workers.number, two.workers.number, none.workers.number) == (0, 2, 0)
     assert auto.tuner is not None
     assert (two.tuner, none.tuner) == (None, None)
-
-
-@pytest.mark.parametrize(
-    ("files", "share"),
-    [
-        ({"cpu.max": "max 100000"}, None),
-        ({"cpu.max": "50000 100000"}, 1),
-        ({"cpu.max": "150000 100000"}, 2),
-        ({"a/cpu.max": "100000 100000", "a/b/cpu.max": "max 100000"}, 1),  # a limit of the group above
-        ({"cpu,cpuacct/a/b/cpu.cfs_quota_us": "100000", "cpu,cpuacct/a/b/cpu.cfs_period_us": "100000"}, 1),
-        ({"cpu,cpuacct/a/b/cpu.cfs_quota_us": "-1", "cpu,cpuacct/a/b/cpu.cfs_period_us": "100000"}, None),
-        ({}, None),
-    ],
-)
-def test_cores(files, share, tmp_path, monkeypatch):
-    for name, text in files.items():
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n")
-    (tmp_path / "self").write_text("4:cpu,cpuacct:/a/b\n1:name=systemd:/\n0::/a/b\n")
-    monkeypatch.setattr(tuning, "CGROUP", tmp_path)
-    monkeypatch.setattr(tuning, "OWN_GROUPS", tmp_path / "self")
-    there = len(os.sched_getaffinity(0))
-    assert cores() == (there if share is None else min(share, there))
