@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from tqdm import tqdm
 
 from dlrun.errors import StopSignal, UserError
-from dlrun.signals import EXIT_CODES, stop_signals
+from dlrun.signals import EXIT_CODES, name_of, stop_signals
 from dlrun.sweep.folder import FrozenJob, SweepFolder
 from dlrun.sweep.launchers import Ended, Launcher
 from dlrun.sweep.policy import Policy
@@ -126,6 +126,8 @@ class Driver:
         """What the job's folder says, and what it couldn't say any more."""
         run = self.folder.run(job)
         state = state_of(run)
+        if state == "pending" and self.asked:  # it was on its way to begin
+            return "interrupted", {}
         if state in (*ENDED, "failed") or (state == "interrupted" and self.asked):
             return state, run.read_summary()
         if state == "interrupted" and run.read_summary()["status"] == "preempted":
@@ -148,7 +150,7 @@ class Driver:
 def _why(code: int | None) -> str:
     if code is None or code >= 0:
         return "the process ended without a word" + (f", exit code {code}" if code else "")
-    name = signal.Signals(-code).name
+    name = name_of(-code)
     return f"killed by {name}" + (" (out of memory, if nobody else did it)" if name == "SIGKILL" else "")
 
 

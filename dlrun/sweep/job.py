@@ -17,6 +17,7 @@ from dlrun.logs import configure
 from dlrun.runfolder import RunFolder
 from dlrun.signals import stop_as_exit
 from dlrun.sweep.folder import FrozenJob, SweepFolder
+from dlrun.sweep.parent import end_with_parent
 from dlrun.sweep.state import ENDED, state_of
 from dlrun.sweep.surroundings import write_hydras
 
@@ -29,6 +30,7 @@ def main() -> None:
     """Ends in SystemExit with the run's exit code, which is dlrun's."""
     faulthandler.enable()  # what a crash leaves is in console.log
     stop_as_exit()
+    end_with_parent()
     try:
         code = run_frozen(Path(sys.argv[1]), int(sys.argv[2]))
     except (KeyboardInterrupt, StopSignal) as error:

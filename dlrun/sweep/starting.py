@@ -50,6 +50,7 @@ def start(args: Namespace, cfg: DictConfig) -> int:
     names = naming(cfg)
     composer = Composer(args)
     jobs, mode = prepare(composer, combinations(given), swept(given), names, asked, launcher.elsewhere)
+    build_launcher(plain_node(cfg.hydra.launcher), folder, jobs)
     folder = make_folder(folder, named)
     facts = describe(args, cfg, asked, jobs[0].config, mode) | {"kind": "grid", "swept": swept(given)}
     folder.begin(facts)

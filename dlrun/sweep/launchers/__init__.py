@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -41,12 +41,15 @@ class Launcher(Protocol):
         """Leave nothing behind."""
 
 
-def build(node: Mapping[str, Any], folder: SweepFolder) -> Launcher:
-    """The launcher that `hydra.launcher` describes. Raises UserError for what can't be honoured."""
+def build(node: Mapping[str, Any], folder: SweepFolder, known: Sequence[FrozenJob] | None = None) -> Launcher:
+    """The launcher that `hydra.launcher` describes, for `folder`, or for the jobs that are `known` before it is made.
+
+    Raises UserError for what can't be honoured.
+    """
     options = {str(name): value for name, value in node.items() if name != "name"}
     if node.get("name") == "local":
         from dlrun.sweep.launchers.local import Local
 
         check_options(Local, options, "hydra.launcher")
-        return Local(folder, **options)
+        return Local(folder, known, **options)
     raise UserError(f"hydra/launcher: unknown launcher '{node.get('name')}'{choices(str(node.get('name')), OURS)}")
