@@ -91,7 +91,11 @@ def _train(folder: SweepFolder, job: FrozenJob, run: RunFolder) -> None:
 
 def _hopeless(folder: SweepFolder, job: FrozenJob) -> Hopeless | None:
     """What a search says of each evaluation; None where nobody asks."""
-    return None
+    if job.trial is None:
+        return None
+    from dlrun.sweep.search.pruning import judge
+
+    return judge(folder, job)
 
 
 def _note(run: RunFolder, error: str, code: int) -> None:
