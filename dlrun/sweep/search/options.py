@@ -55,7 +55,7 @@ def check_signature(builder: Any, options: Mapping[str, Any], key: str) -> None:
 
     known = {}
     for name, parameter in inspect.signature(builder).parameters.items():
-        kinds = str(parameter.annotation).strip("'").split(" | ")
+        kinds = inspect.formatannotation(parameter.annotation).strip("'").split(" | ")
         if name != "seed" and not name.startswith("warn_") and set(kinds) <= set(_KINDS):
             known[name] = kinds
     for name, value in options.items():
