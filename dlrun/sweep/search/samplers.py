@@ -6,6 +6,7 @@ that is seeded by the trial's number draws the same whether or not the search wa
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from math import prod
@@ -113,7 +114,7 @@ def build_sampler(name: str, options: Mapping[str, Any], space: Space, seed: int
     given = dict(options)
     if name == "grid":
         given["search_space"] = {p.name: list(p.domain.values or ()) for p in space.parameters}
-    if name in ("tpe", "cmaes", "gp", "qmc"):
+    if "warn_independent_sampling" in inspect.signature(cls).parameters:  # conditional spaces are meant
         given["warn_independent_sampling"] = False
 
     def make(number: int) -> BaseSampler:

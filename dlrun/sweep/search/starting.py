@@ -73,6 +73,7 @@ def begin_search(args: Namespace, cfg: DictConfig, folder: SweepFolder, named: b
 
 def resume_search(folder: SweepFolder, changes: Mapping[str, Any]) -> int:
     """Go on with a search; `changes` are of sweep.json. Returns the exit code. Raises UserError."""
+    hold_sweep(folder)
     facts = {**folder.read(), **changes}
     options = read_options(facts["sweeper"])
     space = _space(facts["words"], options)

@@ -144,3 +144,9 @@ def test_half_a_line_that_a_power_cut_left_is_cut_off(tmp_path: Path) -> None:
         storage = open_storage(where)
         optuna.create_study(storage=storage, study_name="b", load_if_exists=True).ask()
         assert Path(where).read_bytes().endswith(b"\n")
+
+
+def test_without_optuna_it_is_one_line(dlrun: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    result = dlrun(*BASE, SPACE)
+    assert (result.code, result.err) == (2, "dlrun: hydra/sweeper=optuna needs optuna: pip install 'dlrun[optuna]'\n")

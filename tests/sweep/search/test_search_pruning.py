@@ -86,7 +86,8 @@ def test_a_study_that_is_lost_costs_the_pruning_alone(tmp_path: Path, caplog: py
     asks = judge(search.folder, job)
     assert asks is not None
     assert not asks({"epoch": 1, "val/acc": 0.1})
-    search.folder.journal.write_text("gone\n")
+    search.folder.journal.unlink()
+    search.folder.journal.mkdir()
     with caplog.at_level(logging.WARNING):
         for epoch in (2, 3):
             assert not asks({"epoch": epoch, "val/acc": 0.1})

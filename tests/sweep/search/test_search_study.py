@@ -179,7 +179,6 @@ def test_a_study_of_something_else_is_refused(tmp_path: Path) -> None:
     others = {
         ("optimizer.lr=interval(1e-4,1)", TWO[1]): "it searches optimizer.lr in tag(log,interval(0.0001,0.1)), not in "
         "interval(0.0001,1.0)",
-        TWO[:1]: "it searches optimizer.weight_decay in interval(0.0,1.0), not in nothing",
         (*TWO, "data.batch_size=16"): "what isn't searched differs",
         (*TWO, "hydra.sweeper.objective=val/loss"): "its objectives are ['val/acc'], not ['val/loss']",
     }
