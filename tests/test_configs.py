@@ -67,5 +67,6 @@ def test_every_recipe_says_its_command_and_its_result() -> None:
     assert len(recipes) >= 8
     for path in recipes:
         header = [line for line in path.read_text().splitlines() if line.startswith("#")]
-        assert any(f"dlrun experiment={path.stem}" in line for line in header), path
+        begin = "dlrun -m" if path.stem.startswith("search_") else "dlrun"
+        assert any(f"{begin} experiment={path.stem}" in line for line in header), path
         assert any("accuracy" in line and "seeds 0–4" in line for line in header), path

@@ -12,6 +12,8 @@ from hydra.core.override_parser.types import Override, QuotedString
 
 from dlrun.errors import UserError, choices
 
+MOST = 1_000_000  # steps of a range, and places of a grid
+
 
 class Domain(Protocol):
     @property
@@ -103,6 +105,8 @@ class Steps:
             raise ValueError("expected a range with something in it")
         if count == 1:
             raise ValueError("expected a range with several numbers in it")
+        if count > MOST:
+            raise ValueError(f"expected at most {MOST:,} steps; an interval has no end of them")
         if step < 0:
             return cls(cls(start, step, count).at(count - 1), -step, count)
         return cls(start, step, count)

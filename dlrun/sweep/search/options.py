@@ -41,9 +41,9 @@ def named(given: Any, key: str, known: Mapping[str, str]) -> tuple[str, dict[str
     """The name and the options in `tpe` or `{name: tpe, multivariate: true}`. Raises UserError for an unknown name."""
     options = dict(given) if isinstance(given, Mapping) else {"name": given}
     name = options.pop("name", None)
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise UserError(f"{key}: unknown {key.rpartition('.')[2]} '{name}'{choices(str(name), known)}")
-    return str(name), options
+    return name, options
 
 
 _KINDS = {"int": int, "float": float, "bool": bool, "str": str, "None": None}

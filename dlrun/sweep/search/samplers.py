@@ -20,7 +20,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from dlrun.errors import UserError
-from dlrun.sweep.search.domains import Choice
+from dlrun.sweep.search.domains import MOST, Choice
 from dlrun.sweep.search.options import check_signature, named
 from dlrun.sweep.search.space import Space
 
@@ -93,6 +93,8 @@ def check_sampler(given: Any, space: Space, objectives: int) -> tuple[str, dict[
                 raise UserError(f"{KEY}: grid can't do with {parameter.name}, which depends on {parameter.when[0]}")
             if parameter.domain.values is None:
                 raise UserError(f"{KEY}: grid needs {parameter.name} as range(a,b,step) or choice(…), not as interval")
+        if (size := grid_size(space)) > MOST:
+            raise UserError(f"{KEY}: grid has {size:,} places here, and {MOST:,} is the most that it takes")
     build_sampler(name, options, space, 0)(0)
     return name, options
 

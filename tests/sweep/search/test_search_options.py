@@ -11,9 +11,12 @@ import pytest
 from command_line import CommandLine
 
 from dlrun.errors import UserError
+from dlrun.sweep.folder import SweepFolder
 from dlrun.sweep.search.pruners import PRUNERS, build_pruner, check_pruner
+from dlrun.sweep.search.reaching import keep_storage, storage_of
 from dlrun.sweep.search.samplers import SAMPLERS, build_sampler, check_sampler
 from dlrun.sweep.search.space import read_space
+from dlrun.sweep.search.starting import _without_passwords
 from dlrun.sweep.search.storage import absolute, masked, open_storage
 
 BASE = ("-m", "tracking=none", "model=mlp", "hydra/sweeper=optuna", "sweep.check=config")
@@ -32,6 +35,8 @@ SPACE = "optimizer.lr=tag(log,interval(1e-4,1e-1))"
         (("hydra.sweeper.sampler={name:nsgaii,population_size:1}",), "hydra.sweeper.sampler: `population_size` must"),
         (("hydra.sweeper.sampler=cmaes",), "cmaes adapts two or more numbers that always apply, got 1"),
         (("hydra.sweeper.sampler=grid",), "grid needs optimizer.lr as range(a,b,step) or choice(…)"),
+        (("hydra.sweeper.sampler=grid", "optimizer.lr=1e-3,1e-2", "seed=int(interval(0,4e9))"), "places here"),
+        (("hydra.sweeper.sampler={name:[1]}",), "unknown sampler '[1]'"),
         (("hydra.sweeper.pruner=medain",), "unknown pruner 'medain'; did you mean 'median'?"),
         (
             ("hydra.sweeper.pruner={name:asha,reduction_factor:1}",),
@@ -125,6 +130,16 @@ def test_what_a_storage_is_called() -> None:
     for wrong in ("sqlite://", "sqlite:///:memory:", "ftp://a/b"):
         with pytest.raises(UserError, match=r"hydra\.sweeper\.storage: expected"):
             absolute(wrong)
+
+
+def test_a_password_is_in_no_file_but_one_of_its_own(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path)
+    url = "postgresql://me:s3cret@host/db"
+    assert keep_storage(folder, url) == "postgresql://me:***@host/db"
+    assert storage_of(folder) == url
+    assert (tmp_path / "storage.url").stat().st_mode & 0o777 == 0o600
+    facts = {"words": [f"hydra.sweeper.storage='{url}'"], "sweeper": {"storage": url}}
+    assert "s3cret" not in str(_without_passwords(facts))
 
 
 def test_a_file_that_is_no_journal_is_left_as_it_is(tmp_path: Path) -> None:

@@ -130,6 +130,7 @@ def test_a_word_that_settles_a_condition_leaves_the_rest() -> None:
         (["x=range(1,5,0)"], {}, {}, "x: expected a range with a step other than 0"),
         (["x=range(5,1)"], {}, {}, "x: expected a range with something in it"),
         (["x=tag(log,range(1,5))"], {}, {}, "x: expected an interval on a log scale"),
+        (["x=range(0,1e9)"], {}, {}, "x: expected at most 1,000,000 steps"),
         (["x=choice(1)"], {}, {}, "x: expected several values"),
         (["x=a,b,a"], {}, {}, "x: expected each value once"),
         (["x=shuffle(1,2)"], {}, {}, "x: a search draws by itself"),
