@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
-from dlrun import __version__, slurm
+from dlrun import __version__, agent, slurm
 from dlrun.ending import run_to_end
 from dlrun.errors import RunFailed, StopSignal, UserError, choices
 from dlrun.signals import asked_to_stop, stop_as_exit
@@ -62,7 +62,7 @@ Exit codes: 0 done · 1 the run failed · 2 the command line or the config is wr
 
 def run() -> None:
     """Entry point of the `dlrun` command."""
-    run_to_end(main)
+    run_to_end(main, agent.leave)
 
 
 def main() -> None:

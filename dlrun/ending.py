@@ -13,8 +13,8 @@ from dlrun.barriers import spin_briefly
 from dlrun.garbage import look_rarely
 
 
-def run_to_end(main: Callable[[], object]) -> None:
-    """Run `main`, which ends in SystemExit, and end the process with its code.
+def run_to_end(main: Callable[[], object], leave: Callable[[int], None] = os._exit) -> None:
+    """Run `main`, which ends in SystemExit, and end the process with its code, by `leave`.
 
     When torch was imported, Python takes 1.5 s and more to take itself apart, in which Ctrl-C ends in a traceback. All
     is written and closed by then, so the process just goes, after what was registered for its exit.
@@ -35,4 +35,4 @@ def run_to_end(main: Callable[[], object]) -> None:
     with suppress(BrokenPipeError):
         sys.stdout.flush()
         sys.stderr.flush()
-    os._exit(number)
+    leave(number)

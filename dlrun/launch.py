@@ -25,7 +25,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from dlrun import slurm
+from dlrun import agent, slurm
 from dlrun.compose import HYDRA_VERSION, MISTAKES, compose, explained, parse_arguments, plain, register_run_id
 from dlrun.conffolder import conf_folder
 from dlrun.errors import RunFailed, UserError
@@ -120,7 +120,7 @@ def _make_folder(cfg: DictConfig) -> tuple[str, list[Path]]:
     Returns the run's id, and the folders that were made, top first.
     """
     while True:
-        run_id = new_run_id()
+        run_id = agent.run_id() or new_run_id()
         register_run_id(run_id)
         path = Path(str(cfg.hydra.run.dir))
         if run_id not in path.name:
@@ -135,6 +135,8 @@ def _make_folder(cfg: DictConfig) -> tuple[str, list[Path]]:
         except FileExistsError:
             if not path.is_dir():
                 raise UserError(f"hydra.run.dir: {path} is a file") from None
+            if agent.present():  # it gives the id, and gives it again
+                raise UserError(f"hydra.run.dir: {path} already holds a run; choose another folder") from None
             continue  # taken in the same second with the same id
         except OSError as error:
             _remove(path, made)

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "dlrun"
 FLOORS = [
     set(names.split())
     for names in (
-        "allocator atomic barriers conffolder cores distributed eager ending errors garbage locks machine plugins"
+        "agent allocator atomic barriers conffolder cores distributed eager ending errors garbage locks machine plugins"
         " registry signals slurm spec",
         "data ema faults freezing fused groups models muon optim precision predictions progress rounding schedules"
         " scoring tally tasks together tta",
@@ -30,6 +30,7 @@ WITHIN = {
     ("ending", "barriers"),
     ("ending", "garbage"),
     ("plugins", "errors"),
+    ("agent", "errors"),
     ("conffolder", "errors"),
     ("distributed", "errors"),
     ("locks", "errors"),

@@ -26,6 +26,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 from urllib.parse import quote, unquote
 
+import yaml
+
 Manners = Literal["works", "answers 500", "hangs", "refuses"]
 API_KEY = "a" * 40  # the client refuses a shorter one before it asks the server
 ENTITY = {"id": "entity", "name": "tester"}
@@ -42,6 +44,7 @@ class RecordedRun:
     project: str
     name: str  # what the web page shows, the client's displayName
     group: str | None = None
+    sweep: str | None = None
     job_type: str | None = None
     notes: str | None = None
     tags: list[str] = field(default_factory=list)
@@ -64,12 +67,25 @@ class RecordedRun:
         return json.loads(self.lines.get(SUMMARY, ["{}"])[-1])
 
 
+@dataclass
+class Sweep:
+    """A W&B sweep: what `wandb sweep` sent, and what an agent is to do."""
+
+    config: dict[str, Any]
+    project: str
+    entity: str | None
+    id: str = "sweep123"
+    todo: dict[str, dict[str, Any]] = field(default_factory=dict)  # run id → the values; the last one first
+    hopeless: Callable[[RecordedRun | None], bool] = lambda run: False
+
+
 class WandbServer:
     """Serves while its `with` block runs. `runs` by id; `operations`: the names of GraphQL requests as they came."""
 
     def __init__(self) -> None:
         self.runs: dict[str, RecordedRun] = {}
         self.operations: list[str] = []
+        self.sweep: Sweep | None = None
         self._artifacts: list[tuple[str, str]] = []  # (run id, artifact name); the position is the artifact's id
         self._lock = threading.Lock()  # the client uploads files in parallel
         self.manners: Manners = "works"
@@ -143,6 +159,7 @@ class WandbServer:
                 setattr(run, attribute, sent[theirs])
         if sent["config"]:
             run.raw_config = json.loads(sent["config"])  # always the whole config
+        run.sweep = sent.get("sweep") or run.sweep
         bucket = {"id": run_id, "name": run_id, "displayName": run.name, "project": self._project(run)}
         return {"upsertBucket": {"bucket": bucket, "inserted": is_new}}
 
@@ -167,6 +184,38 @@ class WandbServer:
 
     def _upload_url(self, run_id: str, name: str) -> str:
         return f"{self.url}/upload/{quote(run_id)}/{quote(name)}"
+
+    # Sweeps: `wandb sweep FILE` makes one, `wandb agent` asks what to do until it is told to exit. ---------------
+
+    def _UpsertSweep(self, sent: dict) -> dict:
+        self.sweep = Sweep(yaml.safe_load(sent["config"]), sent["projectName"], sent["entityName"])
+        project = {"id": "project", "name": self.sweep.project, "entity": ENTITY}
+        made = {"name": self.sweep.id, "project": project}
+        return {"upsertSweep": {"sweep": made, "configValidationWarnings": []}}
+
+    def _SweepWithRuns(self, sent: dict) -> dict:
+        assert self.sweep is not None
+        known = {"id": "sweep", "name": self.sweep.id, "config": yaml.safe_dump(self.sweep.config)}
+        return {"project": {"sweep": known | {"runs": {"edges": []}}}}
+
+    def _CreateAgent(self, _: dict) -> dict:
+        return {"createAgent": {"agent": {"id": "agent"}}}
+
+    def _Heartbeat(self, sent: dict) -> dict:
+        """One run at a time; one that is to be stopped is, and is told so until it has ended."""
+        assert self.sweep is not None
+        commands: list[dict[str, Any]] = []
+        running = json.loads(sent["runState"])
+        if not running and self.sweep.todo:
+            run_id, values = self.sweep.todo.popitem()
+            args = {key: {"value": value} for key, value in values.items()}
+            commands = [{"type": "run", "run_id": run_id, "program": self.sweep.config["program"], "args": args}]
+        elif not running:
+            commands = [{"type": "exit"}]
+        for run_id in running:
+            if self.sweep.hopeless(self.runs.get(run_id)):
+                commands.append({"type": "stop", "run_id": run_id})
+        return {"agentHeartbeat": {"agent": {"id": "agent"}, "commands": json.dumps(commands)}}
 
     # Artifacts (a logged table is one): created, its empty manifest, its files, the full manifest, committed.
 

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from dlrun.errors import UserError
+from dlrun import agent
+from dlrun.errors import UserError, shortened
 from dlrun.tracking import Predictions
 from dlrun.tracking.wandb.session import Session
 
+LONGEST_TAG = 64  # characters; W&B refuses the run for a longer one, and for an empty one
 MOST_CLASSES = 100  # a chart takes a table of 10,000 rows, and a confusion matrix has a row for each pair
 
 
@@ -48,16 +50,19 @@ class WandB:
         spec = find_spec("wandb")
         if spec is None or spec.origin is None:  # a folder of that name isn't it
             raise UserError("tracking=wandb needs W&B: pip install wandb, or set tracking=none")
+        self.agent = agent.asked_for(run_id)
+        if self.agent:
+            agent.compare(project=project, entity=entity)
         options: dict[str, Any] = {
             "dir": str(folder.absolute()),
             "id": run_id,
             "name": name,
-            "config": deepcopy(dict(config)),
+            "config": deepcopy(agent.beside_parameters(config) if self.agent else dict(config)),
             "project": project,
             "entity": entity,
             "group": group,
-            "job_type": job_type,
-            "tags": list(tags),
+            "job_type": "sweep" if self.agent else job_type,
+            "tags": fitting(tags),
             "notes": notes,
         }
         self.log_model, self.run_id, self.max_steps = log_model, run_id, max_steps
@@ -85,7 +90,10 @@ class WandB:
             self.session.put(None, lambda run, _: run.log_model(str(path), name=f"model-{self.run_id}"))
 
     def finish(self, summary: dict[str, Any]) -> None:
-        values = {f"best/{name}": value for name, value in (summary.get("best") or {}).items()}
+        best = summary.get("best") or {}
+        values = {f"best/{name}": value for name, value in best.items()}
+        if self.agent:  # what a W&B sweep looks at is the summary, in which W&B has the last value, not the best
+            values |= {name: value for name, value in best.items() if "/" in name}
         values |= summary.get("test") or {}
         values |= {key: summary[key] for key in ("status", "error", "seconds", "parameters") if key in summary}
         self.session.put(None, lambda run, _: run.summary.update(values))
@@ -100,6 +108,12 @@ class WandB:
 
     def _number(self, step: int, which: int) -> int:
         return 3 * (step + self.rollbacks * (self.max_steps + 1)) + which
+
+
+def fitting(tags: Sequence[str]) -> list[str]:
+    """Those that W&B takes, each once: a long one loses its middle."""
+    taken = (tag if len(tag) <= LONGEST_TAG else shortened(tag, LONGEST_TAG - 3) for tag in tags if tag)
+    return list(dict.fromkeys(taken))
 
 
 def pictures(predictions: Predictions) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from dlrun import agent
 from dlrun.tracking.wandb.core import core, core_is_dead, kill_core
 from dlrun.tracking.wandb.parts import BEGUN, Part, numbers, parts, upload_command
 from dlrun.tracking.wandb.probe import Probe
@@ -107,6 +108,8 @@ class Session(threading.Thread):
     def _open(self) -> bool:
         # Its reports on itself wait for the server for ten seconds, when the process ends.
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        if not agent.asked_for(self.options["id"]):
+            agent.forget()
         import wandb  # 0.7 s
 
         # `silent` given to init comes too late for the lines about logging in.
