@@ -19,7 +19,7 @@ from dlrun.build import Run, build
 from dlrun.config import Config, parse
 from dlrun.data.source import fingerprint
 from dlrun.distributed import refuse_several
-from dlrun.errors import RunFailed, TrainingError, UserError
+from dlrun.errors import RunFailed, TrainingError, UserError, shortened
 from dlrun.evaluator import Stopped
 from dlrun.extension import check_extension
 from dlrun.faults import out_of_memory
@@ -38,6 +38,7 @@ from dlrun.trainer import Trainer
 from dlrun.writer import CheckpointWriter
 
 log = logging.getLogger("dlrun")
+LONGEST_NAME = 120  # characters of a run's name in W&B, which takes 128
 
 
 @dataclass(frozen=True)
@@ -179,11 +180,20 @@ def _chosen_trackers(
             job_type=job_type,
             tags=typed.tags,
             notes=typed.notes,
-            name=f"{typed.model.name}-{typed.dataset.name}-{job.run_id[:4]}",
+            name=_name(typed, job),
             max_steps=run.limits.max_steps,
             resumes=job.resumes is not None,
             **asdict(typed.tracking.wandb),
         )
+
+
+def _name(typed: Config, job: Job) -> str:
+    """What tells the run from others in W&B's lists; in a sweep its number and the words that only it has."""
+    words = [tag.partition("=") for tag in typed.tags if "=" in tag]
+    swept = [f"{key.rpartition('.')[2]}={value}" for key, _, value in words]
+    if job.group is None or not swept:
+        return f"{typed.model.name}-{typed.dataset.name}-{job.run_id[:4]}"
+    return shortened(" ".join([job.path.name, *swept]), LONGEST_NAME)
 
 
 def _fit_and_test(session: Session, folder: RunFolder, received: Sequence[Signals]) -> dict[str, Any]:

@@ -10,8 +10,6 @@ from dlrun.sweep.composition import Composer, subdir
 from dlrun.sweep.folder import FrozenJob
 from dlrun.sweep.identity import key
 
-TAG = 64  # characters that W&B takes
-
 
 def freeze(
     composer: Composer,
@@ -28,7 +26,7 @@ def freeze(
     config, choices = composer.compose(overrides)
     asked = [word for word in overrides if word_key(word) in swept]
     if isinstance(config.get("tags"), list):
-        config["tags"] = [*config["tags"], *(word[:TAG] for word in asked if word[:TAG] not in config["tags"])]
+        config["tags"] = [*config["tags"], *(word for word in asked if word not in config["tags"])]
     return FrozenJob(
         number=number,
         key=key(config, swept),

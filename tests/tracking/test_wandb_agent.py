@@ -76,7 +76,7 @@ def test_another_run_in_the_agents_environment_is_not_its_run(
 def test_an_id_that_is_no_name_is_refused(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert agent.run_id() == asked
     monkeypatch.setenv("WANDB_RUN_ID", "../outside")
-    with pytest.raises(UserError, match=r"WANDB_RUN_ID: expected letters.*got '\.\./outside'"):
+    with pytest.raises(UserError, match="WANDB_RUN_ID: expected letters"):
         agent.run_id()
     monkeypatch.delenv("WANDB_SWEEP_ID")
     assert agent.run_id() is None
