@@ -26,6 +26,7 @@ dlrun: a config-driven experiment runner for deep learning
   dlrun compress run=DIR method=…   a smaller run: pruned, or quantised to int8; fine-tuned and tested
   dlrun bench run=DIR               latency, throughput, memory, size, accuracy of all that became of a run
   dlrun sweep VERB run=DIR|last     of a multirun: resume, status, report, best, extend
+  dlrun wandb-sweep KEY=VALUES …    the YAML of a W&B sweep, so that wandb agent drives dlrun
   dlrun list [GROUP]                everything that can be chosen
   dlrun info [KEY=VALUE …]          the model that would be built: layers, shapes, parameters, FLOPs
 
@@ -185,9 +186,10 @@ def _on_a_run(command: str) -> Callable[[Sequence[str]], int]:
 
 def _help(command: str) -> str:
     """What the command's own module begins with: it is read, not imported."""
-    if command not in (*ON_A_RUN, "sweep"):
+    places = {"sweep": "sweep/verbs.py", "wandb-sweep": "sweep/wandb_sweep.py"}
+    if command not in (*ON_A_RUN, *places):
         return HELP
-    place = "sweep/verbs.py" if command == "sweep" else f"commands/{command}.py"
+    place = places.get(command, f"commands/{command}.py")
     source = (Path(__file__).parent / place).read_text(encoding="utf-8")
     return (ast.get_docstring(ast.parse(source)) or "") + "\n"
 
@@ -198,12 +200,19 @@ def _sweep(words: Sequence[str]) -> int:
     return run(words)
 
 
+def _wandb_sweep(words: Sequence[str]) -> int:
+    from dlrun.sweep.wandb_sweep import run
+
+    return run(words)
+
+
 ON_A_RUN = ("eval", "predict", "export", "compress", "bench")
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train,
     "resume": _resume,
     **{command: _on_a_run(command) for command in ON_A_RUN},
     "sweep": _sweep,
+    "wandb-sweep": _wandb_sweep,
     "list": _list,
     "info": _info,
 }

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import wandb
 import yaml
+from command_line import CommandLine
 from test_wandb_failures import server  # noqa: F401
 from test_wandb_tracker import CONFIG, ROW, summary, tracker
 from wandb_server import RecordedRun, WandbServer
@@ -109,35 +110,37 @@ def test_a_run_that_the_agent_stops_is_saved_told_and_no_failure(
     assert run.summary["val/acc"] == max(row["val/acc"] for row in run.history if "val/acc" in row)
 
 
-@pytest.mark.slow  # half a minute: an agent looks up every five seconds
-def test_wandb_agent_itself(tmp_path: Path, server: WandbServer) -> None:  # noqa: F811
-    """`wandb sweep FILE`, then `wandb agent`: three runs, one of which the server calls off."""
-    command = ["${env}", sys.executable, "-m", "dlrun", *WORDS, "${args_no_hyphens}"]
-    sweep = {"program": "dlrun", "project": "tuned", "method": "random", "command": command}
-    sweep |= {"metric": {"name": "val/acc", "goal": "maximize"}, "parameters": {"seed": {"values": [1, 2]}}}
-    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(sweep))
-    environment = os.environ | {"PYTHONPATH": PYTHONPATH}
+@pytest.mark.slow  # a minute: an agent looks up every five seconds
+def test_wandb_agent_itself(dlrun: CommandLine, server: WandbServer) -> None:  # noqa: F811
+    """`dlrun wandb-sweep`, `wandb sweep FILE`, then `wandb agent`: three runs, one of which the server calls off."""
+    space = ["seed=1,2,3", "trainer.max_epochs=2,100000", "tracking.wandb.project=tuned", "sweep.check=config"]
+    assert dlrun("wandb-sweep", *space, *WORDS).code == 0
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = os.environ | {"PYTHONPATH": PYTHONPATH, "PATH": path}
 
-    def run(*words: str) -> subprocess.CompletedProcess[str]:
+    def run(*words: str) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", "wandb", *words], cwd=tmp_path, env=environment, capture_output=True, text=True
+            [sys.executable, "-m", "wandb", *words], cwd=dlrun.folder, env=environment, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
-        return done
+        return done.stderr
 
-    run("sweep", "sweep.yaml")
+    assert "wandb agent tester/tuned/sweep123" in run("sweep", "wandb-sweep.yaml")
     assert server.sweep is not None
-    short, endless = {"trainer.max_epochs": 2}, {"trainer.max_epochs": 100000}
-    server.sweep.todo = {"ccc": {"seed": 3, **short}, "bbb": {"seed": 2, **endless}, "aaa": {"seed": 1, **short}}
+    drawn = {"ccc": (3, 2), "bbb": (2, 100000), "aaa": (1, 2)}  # the last one first
+    server.sweep.todo = {name: {"seed": seed, "trainer.max_epochs": most} for name, (seed, most) in drawn.items()}
 
     def hopeless(run: RecordedRun | None) -> bool:
         return run is not None and run.id == "bbb" and len(run.history) > 3
 
     server.sweep.hopeless = hopeless
-    run("agent", "tuned/sweep123")
+    run("agent", "tester/tuned/sweep123")
     assert [(name, run.sweep, run.project) for name, run in server.runs.items()] == [
         (name, "sweep123", "tuned") for name in ("aaa", "bbb", "ccc")
     ]
     assert [run.exit_code for run in server.runs.values()] == [0, 143, 0]
     assert [run.config["seed"] for run in server.runs.values()] == [1, 2, 3]
-    assert {path.name[-3:] for path in tmp_path.glob("outputs/*/*")} == {"aaa", "bbb", "ccc"}
+    for told in server.runs.values():
+        accuracies = [row["val/acc"] for row in told.history if "val/acc" in row]
+        assert told.summary["val/acc"] == max(accuracies)
+    assert {path.name[-3:] for path in dlrun.folder.glob("outputs/*/*")} == {"aaa", "bbb", "ccc"}
