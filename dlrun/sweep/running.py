@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 from dlrun.errors import UserError
@@ -12,6 +13,9 @@ from dlrun.sweep.grid import Grid
 from dlrun.sweep.launchers import Launcher
 from dlrun.sweep.launchers import build as build_launcher
 from dlrun.sweep.policy import Policy
+from dlrun.sweep.report import report
+
+log = logging.getLogger("dlrun")
 
 STATUS = {0: "finished", 1: "failed"}
 
@@ -48,5 +52,10 @@ def _announce(folder: SweepFolder, source: Source, launcher: Launcher) -> None:
 
 def _conclude(folder: SweepFolder, code: int) -> None:
     """The table, and how to go on."""
+    try:
+        report(folder.path)
+    except Exception as error:  # the jobs have done what they had to
+        log.debug("report", exc_info=True)
+        log.error("no report of the sweep: %s; dlrun sweep report run=%s tries again", error, folder.path)
     if code:
         print(f"to go on: dlrun sweep resume run={folder.path}")

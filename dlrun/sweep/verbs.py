@@ -2,11 +2,21 @@
 
   dlrun sweep resume run=DIR|last                what is missing, failed or interrupted; the rest stays as it is
   dlrun sweep extend run=DIR KEY=VALUES …        more values for a grid; only the new jobs run
+  dlrun sweep status run=DIR|last                what is done, running, failed, and the time left; format=json
+  dlrun sweep report run=DIR|last                results.csv, results.md and plots/ once more, and the table
+  dlrun sweep best   run=DIR|last                the winner; copy_to=conf/experiment/mine.yaml makes a recipe of it
 
 resume takes words that change how it is run, not what:
   hydra/launcher=… hydra.launcher.…=…            who runs the jobs, and how many at a time
   sweep.on_error=continue|stop|retry             what a failure means; sweep.max_retries=…
   hydra.sweeper.n_trials=…                       how many trials a search comes to
+
+best takes
+  copy_to=FILE.yaml                              a recipe of it, for dlrun experiment=…; force=true replaces the file
+  job=N                                          the configuration of that job instead of the winner
+
+A configuration is all jobs that differ in their seed alone: they are ranked by the mean of the monitored metric, and
+one of which a seed failed isn't ranked. DIR/results.md says all of it.
 """
 
 from __future__ import annotations
@@ -41,4 +51,28 @@ def _extend(folder: SweepFolder, words: Sequence[str]) -> int:
     return extend(folder, words)
 
 
-VERBS: dict[str, Callable[[SweepFolder, Sequence[str]], int]] = {"resume": _resume, "extend": _extend}
+def _status(folder: SweepFolder, words: Sequence[str]) -> int:
+    from dlrun.sweep.status import run
+
+    return run(folder, words)
+
+
+def _report(folder: SweepFolder, words: Sequence[str]) -> int:
+    from dlrun.sweep.report import run
+
+    return run(folder, words)
+
+
+def _best(folder: SweepFolder, words: Sequence[str]) -> int:
+    from dlrun.sweep.best import run
+
+    return run(folder, words)
+
+
+VERBS: dict[str, Callable[[SweepFolder, Sequence[str]], int]] = {
+    "resume": _resume,
+    "extend": _extend,
+    "status": _status,
+    "report": _report,
+    "best": _best,
+}

@@ -1,0 +1,146 @@
+"""How values look in a cell of a table, and how wide that is on a terminal."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dlrun.sweep.configurations import Sample
+
+NOTHING = "–"  # no value
+FRACTIONS = ("acc", "top5")  # what the terminal shows in per cent
+
+
+def value_text(value: Any) -> str:
+    """A config's value as the command line has it, on one line."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, str):
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(value_text, value))}]"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{value_text(v)}" for key, v in value.items()) + "}"
+    return str(value)
+
+
+def value_at(values: Mapping[str, Any], key: str) -> str:
+    return value_text(values[key]) if key in values else NOTHING
+
+
+def values_text(values: Mapping[str, Any], joined_by: str = " ") -> str:
+    """`model=cnn optimizer.lr=0.001`."""
+    return joined_by.join(f"{key}={value_text(value)}" for key, value in values.items()) or "the only configuration"
+
+
+def short_value(values: Mapping[str, Any], key: str) -> str:
+    """`value_at`, with four digits of a number."""
+    value = values.get(key)
+    return f"{value:.4g}" if isinstance(value, float) else value_at(values, key)
+
+
+def short_text(values: Mapping[str, Any]) -> str:
+    """`model=cnn lr=0.001`; whole keys where their last words are the same."""
+    last = [key.rpartition(".")[2] for key in values]
+    names = last if len(set(last)) == len(last) else list(values)
+    said = (f"{name}={short_value(values, key)}" for name, key in zip(names, values, strict=True))
+    return " ".join(said) or "the only configuration"
+
+
+def number(value: float | None, places: int = 4) -> str:
+    """Four places, or four digits of what is smaller or larger than those can say."""
+    if value is None:
+        return NOTHING
+    if value == 0 or 0.01 <= abs(value) < 1e6:
+        return f"{value:.{places}f}"
+    return f"{value:.4g}"
+
+
+def mean_sd(found: Sample | None, per_cent: bool = False) -> str:
+    """`0.9931 ± 0.0023`; whole numbers, such as of parameters, from one seed stay whole."""
+    if found is None:
+        return NOTHING
+    scale, places, unit = (100, 2, " %") if per_cent else (1, 4, "")
+    if found.sd is None:
+        whole = abs(found.mean) >= 1000 and found.mean.is_integer()
+        return f"{found.mean:.0f}" if whole else f"{number(scale * found.mean, places)}{unit}"
+    return f"{number(scale * found.mean, places)} ± {number(scale * found.sd, places)}{unit}"
+
+
+def is_fraction(name: str) -> bool:
+    last = name.rpartition("/")[2]
+    return last in FRACTIONS or last.endswith("_acc")
+
+
+def duration(seconds: float | None) -> str:
+    """`2.2 s`, `3 min 20 s`, `5 h 10 min`, `2 d 3 h`."""
+    if seconds is None:
+        return NOTHING
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    for unit, size, less, part in (("d", 86_400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if whole >= size:
+            rest = whole % size // part
+            return f"{whole // size} {unit} {rest} {less}" if rest else f"{whole // size} {unit}"
+    return f"{whole} s"
+
+
+def width(text: str) -> int:
+    """Columns that a terminal takes for it: two for what is wide in East Asian scripts, none for combining marks."""
+    return sum(_columns(c) for c in text)
+
+
+def _columns(character: str) -> int:
+    if unicodedata.combining(character) or unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def fitted(text: str, columns: int) -> str:
+    """A text that is too wide loses its middle."""
+    if width(text) <= columns:
+        return text
+    room = columns - 1
+    left, right = "", ""
+    for character in text:
+        if width(left + character) > room // 2:
+            break
+        left += character
+    for character in reversed(text):
+        if width(left + character + right) > room:
+            break
+        right = character + right
+    return f"{left}…{right}"
+
+
+def aligned(rows: Sequence[Sequence[str]], to_the_left: int) -> list[str]:
+    """Columns below each other: the first few to the left, the others, which are numbers, to the right."""
+    widths = [max(width(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = []
+        for i, cell in enumerate(row):
+            space = " " * (widths[i] - width(cell))
+            cells.append(cell + space if i < to_the_left else space + cell)
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers_from: int) -> list[str]:
+    bar = ["---" if i < numbers_from else "---:" for i in range(len(head))]
+    return [
+        f"| {' | '.join(line)} |"
+        for line in ([escaped(c) for c in head], bar, *([escaped(c) for c in r] for r in rows))
+    ]
+
+
+def escaped(text: str) -> str:
+    """As text in Markdown; what means nothing there, such as the _ of hidden_size, stays as it is."""
+    text = re.sub(r"[\\`*<>|$~]", r"\\\g<0>", text).replace("](", "]\\(")
+    return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\_", text).replace("\n", " ")

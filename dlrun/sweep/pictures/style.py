@@ -1,0 +1,75 @@
+"""Colours, letters and axes that all pictures share."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from dlrun.benching.table import shortened
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's, which people tell apart whatever they see of red and green.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+FAINT = "#999999"
+COLOUR_MAP = "cividis"  # made to look alike to everyone
+LABEL = 28  # characters of a value or a key
+# Fonts for scripts that DejaVu doesn't have, of those that are common; one that isn't installed is no harm.
+FONTS = (
+    *("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Noto Sans JP", "Noto Sans KR"),
+    *("WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Source Han Sans SC", "IPAGothic", "Droid Sans Fallback"),
+    *("Noto Sans Devanagari", "Noto Sans Thai", "Noto Sans Arabic", "Noto Sans Hebrew", "Noto Emoji"),
+    *("Hiragino Sans", "PingFang SC", "Microsoft YaHei", "Arial Unicode MS", "Unifont"),
+)
+
+
+@contextmanager
+def written_in() -> Iterator[None]:
+    """Text as it is, dollars included, in whatever script there is a font for."""
+    import matplotlib
+    from matplotlib import font_manager
+
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    families = [name for name in FONTS if name in installed] or ["sans-serif"]
+    with matplotlib.rc_context({"font.family": families, "text.parse_math": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield
+
+
+def new(width: float, height: float) -> Figure:
+    """A figure, inches. Not pyplot's, which looks for a display and keeps what it draws."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def plain(axis: Axes, grid: str = "both") -> None:
+    axis.grid(axis=grid, color="#dddddd", linewidth=0.6)  # type: ignore[arg-type]
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def label(text: str, longest: int = LABEL) -> str:
+    return shortened(text, longest)
+
+
+def metric(name: str, mode: str | None = None) -> str:
+    """A metric's axis."""
+    unit = "fraction" if name.rpartition("/")[2] in ("acc", "top5") else None
+    words = [part for part in (unit, mode) if part]
+    return f"{label(name)} ({', '.join(words)})" if words else label(name)
+
+
+def told_apart(labels: Sequence[str]) -> list[str]:
+    """Shortened labels; those that are the same then get a number."""
+    short = [label(text) for text in labels]
+    return [f"{text} ({i})" if short.count(text) > 1 else text for i, text in enumerate(short, 1)]
+
+
+def size(count: int, most: float = 8) -> float:
+    """Points of a tick label, for so many in a row."""
+    return max(4.5, min(most, 240 / max(count, 1)))

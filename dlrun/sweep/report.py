@@ -1,0 +1,52 @@
+"""The answers of a sweep, at its end and at any time: results.csv, results.md, plots/*.png, and a table to read."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dlrun.atomic import atomic_write
+from dlrun.errors import UserError
+from dlrun.options import read
+from dlrun.sweep.configurations import configurations, rank
+from dlrun.sweep.files import csv_text, markdown
+from dlrun.sweep.folder import SweepFolder
+from dlrun.sweep.pictures import draw_all
+from dlrun.sweep.results import gather
+from dlrun.sweep.terminal import table
+
+log = logging.getLogger("dlrun")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    pass
+
+
+def run(folder: SweepFolder, words: Sequence[str]) -> int:
+    """The command; returns its exit code. Raises UserError."""
+    read(words, Options, "sweep report")
+    report(folder.path)
+    return 0
+
+
+def report(path: Path) -> None:
+    """Write results.csv, results.md and plots/, and print the table. Raises UserError if that can't be done."""
+    results = gather(path)
+    if not results.outcomes:
+        raise UserError(f"{path}: the sweep has no jobs yet")
+    ranking = rank(configurations(results), results.objectives)
+    try:
+        _put(results.folder.results_csv, csv_text(results))
+        pictures = draw_all(results, ranking)
+        _put(results.folder.results_md, markdown(results, ranking, pictures))
+    except OSError as error:
+        raise UserError(f"can't write into {path} ({error.strerror})") from error
+    print(table(results, ranking))
+
+
+def _put(path: Path, text: str) -> None:
+    with atomic_write(path) as file:
+        file.write(text.encode(errors="backslashreplace"))
