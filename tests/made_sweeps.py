@@ -54,12 +54,13 @@ def make(
         frozen.append(job)
         made = came_to(values, number)
         if made is not None:
-            _run(folder.run(job), job, made)
+            came_to_files(folder.run(job), job, made)
     folder.append(frozen)
     return folder
 
 
-def _run(run: RunFolder, job: FrozenJob, made: Made) -> None:
+def came_to_files(run: RunFolder, job: FrozenJob, made: Made) -> None:
+    """What a run leaves: its summary, config and metrics."""
     run.path.mkdir()
     curve = made.get("curve", [])
     summary = {"format": 1, "run_id": job.run_id, "status": "finished", "error": None, "exit_code": 0}

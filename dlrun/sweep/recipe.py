@@ -21,6 +21,17 @@ NEVER = ("experiment", "debug", "tracking")  # what these two choose is said by 
 BESIDE = ("tags", "tracking")
 
 
+class _Dumper(yaml.SafeDumper):
+    """As conf/ is written: a key per line, and a list of plain values on one."""
+
+    def represent_list(self, data: Any) -> Any:
+        flat = not any(isinstance(item, list | dict) for item in data)
+        return self.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=flat)
+
+
+_Dumper.add_representer(list, _Dumper.represent_list)
+
+
 def recipe(sweep: dict[str, Any], job: FrozenJob, words: Sequence[str]) -> str:
     """The YAML, with `words` as its first comment; composed once, to see that it comes to `job`'s config.
 
@@ -37,11 +48,13 @@ def recipe(sweep: dict[str, Any], job: FrozenJob, words: Sequence[str]) -> str:
     said = {g: c for g, c in chosen.items() if g in ALWAYS or g in sweep["swept"] or usual.get(g) != c}
     base, _ = composer.compose([*(f"{group}={_word(choice)}" for group, choice in said.items()), *seeds])
     values = _added(job.config, base, top=True)
-    lines = ["# @package _global_", *(f"# {' '.join(line.split())}" for line in words)]
+    lines = ["# @package _global_", *(f"# {line}".replace("\n", " ") for line in words)]
     lines += ["defaults:", *(f"  - override /{group}: {_word(choice)}" for group, choice in said.items())]
     text = "\n".join(lines) + "\n"
     if values:
-        text += "\n" + yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+        text += "\n" + yaml.dump(
+            values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False, width=100
+        )
     _check(sweep, job, text, seeds)
     return text
 
