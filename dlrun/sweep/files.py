@@ -195,6 +195,9 @@ def _repeats(ranking: Ranking) -> Iterator[str]:
 def _pictures(pictures: Sequence[Picture]) -> Iterator[str]:
     yield "## Pictures"
     yield ""
+    if not pictures:
+        yield "None yet, since the sweep was stopped: `dlrun sweep report` draws them."
+        yield ""
     for picture in pictures:
         if picture.left_out is None:
             yield f"![{picture.title}](plots/{picture.name}.png)"

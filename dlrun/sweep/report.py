@@ -32,15 +32,15 @@ def run(folder: SweepFolder, words: Sequence[str]) -> int:
     return 0
 
 
-def report(path: Path) -> None:
-    """Write results.csv, results.md and plots/, and print the table. Raises UserError if that can't be done."""
+def report(path: Path, draw: bool = True) -> None:
+    """Write results.csv, results.md and, if `draw`, plots/, and print the table. Raises UserError if it can't."""
     results = gather(path)
     if not results.outcomes:
         raise UserError(f"{path}: the sweep has no jobs yet")
     ranking = rank(configurations(results), results.objectives)
     try:
         _put(results.folder.results_csv, csv_text(results))
-        pictures = draw_all(results, ranking)
+        pictures = draw_all(results, ranking) if draw else []
         _put(results.folder.results_md, markdown(results, ranking, pictures))
     except OSError as error:
         raise UserError(f"can't write into {path} ({error.strerror})") from error

@@ -53,7 +53,7 @@ def _announce(folder: SweepFolder, source: Source, launcher: Launcher) -> None:
 def _conclude(folder: SweepFolder, code: int) -> None:
     """The table, and how to go on."""
     try:
-        report(folder.path)
+        report(folder.path, draw=code in STATUS)  # somebody who says stop doesn't wait for pictures
     except Exception as error:  # the jobs have done what they had to
         log.debug("report", exc_info=True)
         log.error("no report of the sweep: %s; dlrun sweep report run=%s tries again", error, folder.path)

@@ -140,7 +140,9 @@ def test_importance_of_a_grid_comes_to_the_shares_of_the_variance(tmp_path: Path
         lambda v, i: scored(math.log10(v["optimizer.lr"]) + 2 + (v["model.width"] == 16)),
     )
     found = importances(subject(tmp_path / "s"))
-    assert found == pytest.approx({"optimizer.lr": 8 / 11, "model.width": 3 / 11, "model.act": 0}, abs=0.04)  # a forest is of chance
+    assert found == pytest.approx(
+        {"optimizer.lr": 8 / 11, "model.width": 3 / 11, "model.act": 0}, abs=0.04
+    )  # a forest is of chance
 
 
 def test_scales() -> None:
