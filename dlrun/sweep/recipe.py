@@ -38,7 +38,7 @@ def recipe(sweep: dict[str, Any], job: FrozenJob, words: Sequence[str]) -> str:
     The seed is left out if it was swept. Raises UserError for a config that no recipe can say.
     """
     seeds = [f"seed={job.config['seed']}"] if "seed" in sweep["swept"] else []
-    composer = Composer(arguments(sweep, sweep["words"]))
+    composer = Composer(arguments(sweep, _folders(sweep)))
     _, usual = composer.compose([])
     chosen = {
         group: choice
@@ -57,6 +57,14 @@ def recipe(sweep: dict[str, Any], job: FrozenJob, words: Sequence[str]) -> str:
         )
     _check(sweep, job, text, seeds)
     return text
+
+
+def _folders(sweep: Mapping[str, Any], more: str = "") -> list[str]:
+    """Of Hydra's words those that bring in folders of configs. The others are about the sweep, not about a run."""
+    key = "hydra.searchpath="
+    said = [word.partition("=")[2].strip("[] ") for word in sweep["words"] if word.lstrip("+").startswith(key)]
+    places = [*said[-1:], *([f"'file://{more}'"] if more else [])]
+    return [f"{key}[{','.join(places)}]"] if places else []
 
 
 def _word(choice: Any) -> str:
@@ -86,7 +94,7 @@ def _check(sweep: dict[str, Any], job: FrozenJob, text: str, seeds: Sequence[str
         name = f"recipe_{secrets.token_hex(4)}"
         (Path(folder) / "experiment").mkdir()
         (Path(folder) / "experiment" / f"{name}.yaml").write_text(text, encoding="utf-8")
-        args = arguments(sweep, [*sweep["words"], f"hydra.searchpath=['file://{folder}']"])
+        args = arguments(sweep, _folders(sweep, folder))
         config, _ = Composer(args).compose([f"experiment={name}", *seeds])
     wrong = differences(_without(config), _without(job.config))
     if wrong:

@@ -99,8 +99,13 @@ def _epoch(metrics: Path) -> int:
 def _time(
     events: Sequence[Mapping[str, Any]], running: Sequence[Mapping[str, Any]], counts: Mapping[str, int], lives: bool
 ) -> dict[str, Any]:
-    """The mean of the jobs that ended well, and what the others take at that pace, so many at a time as run now."""
+    """The mean of the jobs that ended well, and what the others take at that pace, so many at a time as run now.
+
+    Before the first one has ended, the epochs of those that run say what a job will take.
+    """
     took = [e["seconds"] for e in events if e.get("event") == "ended" and e.get("state") in ENDED and "seconds" in e]
+    if not took:
+        took = [j["seconds"] / j["epoch"] * j["epochs"] for j in running if j["seconds"] and j["epoch"] and j["epochs"]]
     mean = sum(took) / len(took) if took else None
     left = None
     if lives and mean is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,15 @@ from dlrun.sweep.verbs import run as sweep_command
 NAMING = {"subdir": "${hydra.job.num}", "override_dirname": {"kv_sep": "=", "item_sep": ",", "exclude_keys": []}}
 
 
-def frozen(path: Path, jobs: Sequence[Sequence[str]], swept: Sequence[str], flags: Sequence[str] = ()) -> SweepFolder:
+def frozen(
+    path: Path, jobs: Sequence[Sequence[str]], swept: Sequence[str], flags: Sequence[str] = (), more: Sequence[str] = ()
+) -> SweepFolder:
     """A sweep of really composed jobs, of which the last one is the best."""
     path.mkdir(parents=True)
     folder, args = SweepFolder(path), parse_arguments(["-m", *flags])
     given = {name: getattr(args, name) for name in ("config_dir", "config_name", "config_path")}
-    facts: dict[str, Any] = {"kind": "grid", "command": ["dlrun", "-m"], "words": [], "flags": given, "swept": swept}
+    facts: dict[str, Any] = {"kind": "grid", "command": ["dlrun", "-m"], "flags": given, "swept": swept}
+    facts["words"] = ["hydra/launcher=local", "hydra.launcher.jobs=2", "experiment=from_some_other_folder", *more]
     folder.begin(facts | {"monitor": "val/acc", "mode": "max", "status": "finished"})
     composer = Composer(args)
     made = [freeze(composer, words, number, swept, NAMING) for number, words in enumerate(jobs)]
@@ -78,6 +82,20 @@ def test_a_users_own_configs_are_found_again(tmp_path: Path) -> None:
     folder = frozen(tmp_path / "s", [["model=small"]], ["model"], ["--config-dir", str(tmp_path / "own")])
     best(folder.path, copy_to=tmp_path / "own" / "experiment" / "x.yaml")
     args = parse_arguments(["experiment=x", f"--config-dir={tmp_path / 'own'}"])
+    assert plain(compose(args))["model"] == {"name": "mlp", "hidden_sizes": [8]}
+
+
+def test_and_so_are_those_of_a_search_path(tmp_path: Path) -> None:
+    (tmp_path / "own" / "model").mkdir(parents=True)
+    (tmp_path / "own" / "model" / "small.yaml").write_text("name: mlp\nhidden_sizes: [8]\n")
+    flag = f"hydra.searchpath=[file://{tmp_path / 'own'}]"
+    config, choices = Composer(parse_arguments(["-m", flag])).compose(["model=small"])
+    folder = frozen(tmp_path / "t", [["model=mlp"]], ["model"], more=[flag])
+    (job,) = folder.read_jobs()
+    folder.jobs.unlink()
+    folder.append([replace(job, config=config, choices=choices)])
+    best(folder.path, copy_to=tmp_path / "experiment" / "x.yaml")
+    args = parse_arguments(["experiment=x", f"--config-dir={tmp_path}", flag])
     assert plain(compose(args))["model"] == {"name": "mlp", "hidden_sizes": [8]}
 
 

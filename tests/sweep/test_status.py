@@ -87,6 +87,18 @@ def test_while_it_runs_and_after_a_kill(tmp_path: Path, capsys: pytest.CaptureFi
     assert f"to go on: dlrun sweep resume run={folder.path}" in text(after, 300)
 
 
+def test_before_the_first_job_has_ended_epochs_tell_the_pace(tmp_path: Path) -> None:
+    running = {"status": "running", "curve": [0.1, 0.2]}
+    folder = make(tmp_path / "s", grid(seed=range(3)), lambda v, i: None if i else running, status="running")
+    folder.note(0, "started", attempt=1)
+    with held(folder.lock, folder.run(folder.read_job(0)).lock):
+        found = look(folder.path)
+    seconds = found["running"][0]["seconds"]
+    assert seconds > 0
+    assert found["seconds_per_job"] == pytest.approx(seconds / 2 * 3, abs=0.01)
+    assert found["seconds_left"] == pytest.approx(2 * seconds / 2 * 3 + seconds / 2, abs=0.2)
+
+
 def test_a_search_knows_how_many_trials_will_come(tmp_path: Path) -> None:
     study = {"objectives": ["val/acc"], "directions": ["maximize"], "n_trials": 20}
     jobs = [{"optimizer.lr": 0.1 * i} for i in range(1, 4)]

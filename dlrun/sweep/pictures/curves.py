@@ -24,7 +24,7 @@ LEGEND = 100  # characters
 def draw(subject: Subject) -> Figure:
     results = subject.results
     objective = results.objectives[0]
-    ranked = [c for _, c in subject.ranking.ranked[:BEST]]
+    ranks, ranked = [r for r, _ in subject.ranking.ranked], [c for _, c in subject.ranking.ranked[:BEST]]
     curves = [
         [curve for o in c.outcomes[:SEEDS] if (curve := read(results.folder.run(o.job).metrics, objective)) is not None]
         for c in ranked
@@ -47,7 +47,7 @@ def draw(subject: Subject) -> Figure:
             label=None if i else f"pruned ({len(faint)})",
         )
     for place, (c, seeds) in enumerate(zip(ranked, curves, strict=True)):
-        words = label(f"{place + 1}. {short_text(c.values)}", LEGEND)
+        words = label(f"{ranks[place]}. {short_text(c.values)}", LEGEND)
         for i, (xs, ys) in enumerate(seeds):
             axis.plot(
                 xs, ys, color=COLOURS[place], linewidth=1.3 if len(seeds) == 1 else 0.9, zorder=20 - place,

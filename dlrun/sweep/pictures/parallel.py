@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dlrun.sweep.configurations import Configuration
 from dlrun.sweep.pictures import LeftOut, Subject
 from dlrun.sweep.pictures.importance import importances
 from dlrun.sweep.pictures.scale import DISTINCT, Scale, scale, spaces, ticks
@@ -38,7 +40,6 @@ def draw(subject: Subject) -> Figure:
             continue  # a conditional parameter has no place on its axis
         lines.append([(x, s.share(c.values[s.key])) for x, s in enumerate(scales)])
         values.append(found.mean)
-    missing = len(complete) - len(lines)
     if len(lines) < 2:
         raise LeftOut("it needs two configurations that are done and have a value of every parameter")
     results = scale(objective.name, values)
@@ -67,13 +68,22 @@ def draw(subject: Subject) -> Figure:
     axis.tick_params(axis="x", length=0, pad=8)
     axis.vlines(last, 0, 1, color="#555555", linewidth=1)
     figure.colorbar(ScalarMappable(norm, COLOUR_MAP), ax=axis, label=metric(objective.name, objective.mode), pad=0.01)
-    notes = [f"{len(lines):,} configurations, mean over seeds; the best in red"]
-    partly = sum(len(c.done(objective.name)) < len(c.outcomes) for c in complete)
-    notes += [f"{partly:,} with seeds missing"] if partly else []
-    notes += [f"{missing:,} without a value of each aren't drawn"] if missing else []
-    notes += [f"{left_out} less important parameters left out"] if left_out else []
-    axis.set_title("; ".join(notes), fontsize="medium")
+    axis.set_title(_notes(subject, complete, len(lines), left_out), fontsize="medium")
     return figure
+
+
+def _notes(subject: Subject, complete: Sequence[Configuration], lines: int, left_out: int) -> str:
+    """What is drawn, and what isn't."""
+    name, parameters = subject.results.objectives[0].name, subject.results.parameters
+    conditional = sum(not all(key in c.values for c in complete) for key in parameters)
+    said = {
+        "with seeds missing": sum(len(c.done(name)) < len(c.outcomes) for c in complete),
+        "without a value of each aren't drawn": len(complete) - lines,
+        "conditional parameters left out": conditional,
+        "less important parameters left out": left_out,
+    }
+    notes = [f"{number:,} {words}" for words, number in said.items() if number]
+    return "; ".join([f"{lines:,} configurations, mean over seeds; the best in red", *notes])
 
 
 def _scales(subject: Subject) -> list[Scale]:
