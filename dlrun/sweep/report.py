@@ -6,15 +6,17 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dlrun.atomic import atomic_write
 from dlrun.errors import UserError
 from dlrun.options import read
-from dlrun.sweep.configurations import configurations, rank
+from dlrun.sweep.cells import value_text
+from dlrun.sweep.configurations import Ranking, configurations, rank
 from dlrun.sweep.files import csv_text, markdown
 from dlrun.sweep.folder import SweepFolder
 from dlrun.sweep.pictures import draw_all
-from dlrun.sweep.results import gather
+from dlrun.sweep.results import Results, gather
 from dlrun.sweep.terminal import table
 
 log = logging.getLogger("dlrun")
@@ -32,8 +34,11 @@ def run(folder: SweepFolder, words: Sequence[str]) -> int:
     return 0
 
 
-def report(path: Path, draw: bool = True) -> None:
-    """Write results.csv, results.md and, if `draw`, plots/, and print the table. Raises UserError if it can't."""
+def report(path: Path, draw: bool = True) -> dict[str, Any]:
+    """Write results.csv, results.md and, if `draw`, plots/, and print the table. Raises UserError if it can't.
+
+    Returns what there is to say of the winner: its values, `best/METRIC` and `best/METRIC/sd`; nothing of a front.
+    """
     results = gather(path)
     if not results.outcomes:
         raise UserError(f"{path}: the sweep has no jobs yet")
@@ -45,6 +50,19 @@ def report(path: Path, draw: bool = True) -> None:
     except OSError as error:
         raise UserError(f"can't write into {path} ({error.strerror})") from error
     print(table(results, ranking))
+    return _winner(results, ranking)
+
+
+def _winner(results: Results, ranking: Ranking) -> dict[str, Any]:
+    if len(results.objectives) > 1 or not ranking.winners:
+        return {}
+    winner, objective = ranking.winners[0], results.objectives[0]
+    said: dict[str, Any] = {f"best/{key}": value_text(value) for key, value in winner.values.items()}
+    samples = {objective.name: winner.sample(objective.name), objective.test: winner.figures(objective.test)}
+    for name, found in samples.items():
+        if found is not None:
+            said |= {f"best/{name}": found.mean, f"best/{name}/sd": found.sd}
+    return said
 
 
 def _put(path: Path, text: str) -> None:

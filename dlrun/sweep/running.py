@@ -14,6 +14,7 @@ from dlrun.sweep.launchers import Launcher
 from dlrun.sweep.launchers import build as build_launcher
 from dlrun.sweep.policy import Policy
 from dlrun.sweep.report import report
+from dlrun.sweep.telling import tell
 
 log = logging.getLogger("dlrun")
 
@@ -51,11 +52,13 @@ def _announce(folder: SweepFolder, source: Source, launcher: Launcher) -> None:
 
 
 def _conclude(folder: SweepFolder, code: int) -> None:
-    """The table, and how to go on."""
+    """The table, here and in W&B, and how to go on."""
+    winner = {}
     try:
-        report(folder.path, draw=code in STATUS)  # somebody who says stop doesn't wait for pictures
+        winner = report(folder.path, draw=code in STATUS)  # somebody who says stop doesn't wait for pictures
     except Exception as error:  # the jobs have done what they had to
         log.debug("report", exc_info=True)
         log.error("no report of the sweep: %s; dlrun sweep report run=%s tries again", error, folder.path)
+    tell(folder, winner)
     if code:
         print(f"to go on: dlrun sweep resume run={folder.path}")

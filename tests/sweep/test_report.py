@@ -140,6 +140,21 @@ def test_several_objectives_have_a_front(tmp_path: Path, capsys: pytest.CaptureF
     assert "Pareto front: 3 of 4 configurations" in capsys.readouterr().out
 
 
+def test_what_is_said_of_the_winner(tmp_path: Path) -> None:
+    jobs = grid(model=["a", "b"], optimizer__lr=[0.1], seed=[0, 1])
+    folder = make(tmp_path / "s", jobs, lambda v, i: scored([0.5, 0.6, 0.8, 0.9][i]))
+    assert report(folder.path, draw=False) == pytest.approx(
+        {
+            "best/model": "b",
+            "best/optimizer.lr": "0.1",
+            "best/val/acc": 0.85,
+            "best/val/acc/sd": np.std([0.8, 0.9], ddof=1),
+            "best/test/acc": 0.84,
+            "best/test/acc/sd": np.std([0.8, 0.9], ddof=1),
+        }
+    )
+
+
 def test_a_sweep_in_which_everything_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     failed = scored(None, status="failed", error="no")
     folder = make(tmp_path / "s", grid(model=["a", "b"]), lambda v, i: failed)

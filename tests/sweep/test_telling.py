@@ -45,7 +45,10 @@ def test_a_run_per_job_and_one_of_the_whole(dlrun: CommandLine, monkeypatch: pyt
     assert config["swept"] == ["optimizer.lr"]
     assert "lr" not in config["optimizer"]
     assert config["optimizer"]["name"] == "adamw"
-    first, second = parts(folder.path, told)
+    at_its_end, first, second = parts(folder.path, told)
+    (row,) = at_its_end.rows().values()
+    best = max(folder.run(job).read_summary()["best"]["val/acc"] for job in folder.read_jobs())
+    assert numbers(row).items() >= {"best/val/acc": best, "jobs": 2, "done": 2}.items()
     (row,) = first.rows().values()
     assert numbers(row).items() >= {"best/val/acc": 0.5, "jobs": 2, "done": 2}.items()
     assert folder.read()["wandb_run"] == told, "told again it is the same run"
@@ -54,4 +57,4 @@ def test_a_run_per_job_and_one_of_the_whole(dlrun: CommandLine, monkeypatch: pyt
     jobs = [dict(job, config={**job["config"], "tracking": {}}) for job in map(json.loads, folder.jobs.open())]
     folder.jobs.write_text("".join(json.dumps(job) + "\n" for job in jobs))
     tell(folder, {})
-    assert len(parts(folder.path, told)) == 2, "a sweep without W&B isn't told"
+    assert len(parts(folder.path, told)) == 3, "a sweep without W&B isn't told"
