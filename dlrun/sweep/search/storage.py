@@ -141,6 +141,7 @@ def _check_journal(path: Path) -> None:
 def _database(where: str) -> Any:
     from optuna.storages import RDBStorage
     from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import IntegrityError, ProgrammingError
 
     url = make_url(where)
     kind = url.get_backend_name()
@@ -151,7 +152,12 @@ def _database(where: str) -> Any:
             connect = {"connect_timeout": PATIENCE}
         if url.host is not None and not url.host.startswith("/"):
             socket.create_connection((url.host, url.port or SERVERS[kind]), timeout=PATIENCE).close()
-    return RDBStorage(where, engine_kwargs={"connect_args": connect, "pool_pre_ping": kind in SERVERS})
+    kwargs = {"connect_args": connect, "pool_pre_ping": kind in SERVERS}
+    with asking(where):  # two that make the tables at once get into each other's way
+        try:
+            return RDBStorage(where, engine_kwargs=kwargs)
+        except (IntegrityError, ProgrammingError):  # on a server that can't be helped: by now the other has made them
+            return RDBStorage(where, engine_kwargs=kwargs)
 
 
 def _password(where: str) -> str | None:

@@ -41,6 +41,7 @@ def killed(folder: Path, words: tuple[str, ...], job: int, job_too: bool) -> Non
         os.kill(number, signal.SIGKILL)
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     ("trials", "epochs", "first", "second"), [(2, 3, 0, 1), pytest.param(20, 10, 5, 13, marks=pytest.mark.slow)]
 )
@@ -50,6 +51,7 @@ def test_killed_twice(tmp_path: Path, trials: int, epochs: int, first: int, seco
     killed(tmp_path, (*words, "hydra.sweep.dir=sweep"), first, job_too=True)
     killed(tmp_path, resumed, second, job_too=False)
     process = Dlrun(tmp_path, *resumed)
+    process.process.join(600)
     assert process.wait() == 0, process.output
     sweep = SweepFolder(tmp_path / "sweep")
     found = [(t.number, t.state.name, t.params, t.value) for t in study_of(sweep).get_trials()]
@@ -63,6 +65,7 @@ def test_killed_twice(tmp_path: Path, trials: int, epochs: int, first: int, seco
             assert [int(row["epoch"]) for row in csv.DictReader(file)] == list(range(1, epochs + 1))
     if trials == 20:
         undisturbed = Dlrun(tmp_path, *words, "hydra.sweep.dir=other")
+        undisturbed.process.join(600)  # longer than `wait` has patience
         assert undisturbed.wait() == 0, undisturbed.output
         other = study_of(SweepFolder(tmp_path / "other")).get_trials()
         assert found == [(t.number, t.state.name, t.params, t.value) for t in other]

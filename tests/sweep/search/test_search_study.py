@@ -57,7 +57,7 @@ def test_killed_at_every_point_it_asks_for_the_same_trials(tmp_path: Path, sampl
     assert states(search) == ["COMPLETE"] * 9
     jobs = again(tmp_path / "b").jobs
     assert [job.number for job in jobs] == [job.trial for job in jobs] == list(range(9))
-    assert len({job.key for job in jobs}) == 9
+    assert len({job.run_id for job in jobs}) == 9
     assert again(tmp_path / "b").next() is None
 
 
