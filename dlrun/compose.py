@@ -14,6 +14,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
@@ -82,6 +83,10 @@ def config_loader(args: Namespace) -> ConfigLoaderImpl:
     GlobalHydra.instance().clear()
     loader = Hydra.create_main_hydra2("dlrun", search_path).config_loader
     assert isinstance(loader, ConfigLoaderImpl)
+    # Were Hydra's plugin of that name installed, its schema would be laid over our file, and refuse what is ours.
+    schemas = ConfigStore.instance().repo.get("hydra", {}).get("launcher", {})
+    for file in (conf_folder() / "hydra" / "launcher").glob("*.yaml"):
+        schemas.pop(file.name, None)
     return loader
 
 

@@ -22,7 +22,9 @@ def restarted() -> bool:
 
 
 def requeue() -> bool:
-    """Ask SLURM to run this job again; False, with a word in the log, if it doesn't."""
+    """Ask SLURM to run this job again; False if it doesn't, with a word in the log, or if submitit is there to ask."""
+    if os.environ.get("SUBMITIT_EXECUTOR"):  # it asks for its jobs itself: sweep/launchers/submitted.py
+        return False
     import subprocess  # not for --help
 
     name = os.environ["SLURM_JOB_ID"]

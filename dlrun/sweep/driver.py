@@ -102,6 +102,8 @@ class Driver:
         job, began = self.running.pop(ended.number)
         state, summary = self._outcome(job, ended)
         seconds = time.monotonic() - began
+        if state == "interrupted" and ended.message:  # such as why it wasn't queued again
+            summary = {**summary, "error": ended.message}
         error = summary.get("error") if state != "done" else None
         self.folder.note(job.number, "ended", state=state, code=ended.code, seconds=round(seconds, 3), error=error)
         if state in ("failed", "interrupted") and not self.asked:
@@ -111,8 +113,10 @@ class Driver:
                 self.again.append(job)
                 return
             self.failed[job.number] = str(error)
-            self.stopping |= self.policy.on_error == "stop"
-        if state == "interrupted" and self.asked:
+            if self.policy.on_error == "stop" and not self.stopping:
+                self.stopping = True
+                self.launcher.withdraw()
+        if state == "pending" or (state == "interrupted" and self.asked):
             return
         self.source.ended(job, state, summary)
         self.bar.total = self.source.total
@@ -128,6 +132,8 @@ class Driver:
         state = state_of(run)
         if state == "pending" and self.asked:  # it was on its way to begin
             return "interrupted", {}
+        if state == "pending" and self.stopping:  # it was taken back
+            return state, {}
         if state in (*ENDED, "failed") or (state == "interrupted" and self.asked):
             return state, run.read_summary()
         if state == "interrupted" and run.read_summary()["status"] == "preempted":

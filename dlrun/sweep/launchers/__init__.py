@@ -11,6 +11,7 @@ from dlrun.registry import check_options
 from dlrun.sweep.folder import FrozenJob, SweepFolder
 
 OURS = ("local",)
+BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"  # Hydra's own name for one after the other
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,9 @@ class Launcher(Protocol):
     def wait(self, seconds: float) -> list[Ended]:
         """The jobs that have ended since it was last asked: as soon as one has, or none after `seconds`."""
 
+    def withdraw(self) -> None:
+        """Take back the jobs that haven't begun, where they are queued somewhere; they are among those that ended."""
+
     def stop(self) -> None:
         """Ask all jobs to save and end; told again, end them."""
 
@@ -46,6 +50,19 @@ def build(node: Mapping[str, Any], folder: SweepFolder, known: Sequence[FrozenJo
 
     Raises UserError for what can't be honoured.
     """
+    target = str(node.get("_target_", ""))
+    if target.startswith("hydra_plugins.hydra_submitit_launcher."):
+        from dlrun.sweep.launchers import submitit
+
+        return submitit.build(node, folder)
+    if target == BASIC:
+        from dlrun.sweep.launchers.inprocess import InProcess
+
+        return InProcess(folder)
+    if target:
+        from dlrun.sweep.launchers import plugin
+
+        return plugin.build(node, folder)
     options = {str(name): value for name, value in node.items() if name != "name"}
     if node.get("name") == "local":
         from dlrun.sweep.launchers.local import Local

@@ -140,6 +140,9 @@ class Local:
             self._begin()
         return ended
 
+    def withdraw(self) -> None:
+        """Nothing waits."""
+
     def stop(self) -> None:
         """Ask all jobs to save and end; told again, kill them and what they have started."""
         for job in list(self.running.values()):
