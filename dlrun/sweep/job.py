@@ -17,7 +17,7 @@ from dlrun.logs import configure
 from dlrun.runfolder import RunFolder
 from dlrun.signals import stop_as_exit
 from dlrun.sweep.folder import FrozenJob, SweepFolder
-from dlrun.sweep.parent import end_with_parent
+from dlrun.sweep.launchers.parent import end_with_parent
 from dlrun.sweep.state import ENDED, state_of
 from dlrun.sweep.surroundings import write_hydras
 

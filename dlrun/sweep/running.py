@@ -7,13 +7,13 @@ import time
 
 from dlrun.errors import UserError
 from dlrun.locks import hold, release
+from dlrun.sweep.answers.report import report
 from dlrun.sweep.driver import Driver, Source
 from dlrun.sweep.folder import SweepFolder
 from dlrun.sweep.grid import Grid
 from dlrun.sweep.launchers import Launcher
 from dlrun.sweep.launchers import build as build_launcher
 from dlrun.sweep.policy import Policy
-from dlrun.sweep.report import report
 from dlrun.sweep.telling import tell
 
 log = logging.getLogger("dlrun")

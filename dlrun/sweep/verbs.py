@@ -52,19 +52,19 @@ def _extend(folder: SweepFolder, words: Sequence[str]) -> int:
 
 
 def _status(folder: SweepFolder, words: Sequence[str]) -> int:
-    from dlrun.sweep.status import run
+    from dlrun.sweep.answers.status import run
 
     return run(folder, words)
 
 
 def _report(folder: SweepFolder, words: Sequence[str]) -> int:
-    from dlrun.sweep.report import run
+    from dlrun.sweep.answers.report import run
 
     return run(folder, words)
 
 
 def _best(folder: SweepFolder, words: Sequence[str]) -> int:
-    from dlrun.sweep.best import run
+    from dlrun.sweep.answers.best import run
 
     return run(folder, words)
 

@@ -10,7 +10,7 @@ import faulthandler
 import os
 import sys
 
-from dlrun.sweep.parent import GRACE, PARENT, end_with_parent
+from dlrun.sweep.launchers.parent import GRACE, PARENT, end_with_parent
 
 SAVING = "300"  # seconds that ranks get to save when they are told to stop; torchrun's own 30 are few for a large model
 

@@ -16,9 +16,9 @@ from annotated_types import MinLen
 from dlrun.cores import SHARE, cores
 from dlrun.errors import UserError
 from dlrun.registry import Count, Index
-from dlrun.sweep.devices import VISIBLE, Gpu, Places, chosen_gpus
 from dlrun.sweep.folder import FrozenJob, SweepFolder
 from dlrun.sweep.launchers import Ended
+from dlrun.sweep.launchers.devices import VISIBLE, Gpu, Places, chosen_gpus
 from dlrun.sweep.launchers.process import Bell, Process
 
 log = logging.getLogger("dlrun")

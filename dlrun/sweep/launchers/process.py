@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
-from dlrun.sweep.parent import PARENT
+from dlrun.sweep.launchers.parent import PARENT
 
 Event = TypeVar("Event")
 POLL = 0.05  # seconds between two looks, where no signal can tell

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from made_sweeps import grid, make, scored
 
-from dlrun.sweep.status import look, status, text
+from dlrun.sweep.answers.status import look, status, text
 from dlrun.sweep.verbs import run as sweep_command
 
 HOLDER = """if True:

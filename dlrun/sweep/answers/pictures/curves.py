@@ -7,10 +7,10 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dlrun.sweep.cells import short_text
-from dlrun.sweep.pictures import LeftOut, Subject
-from dlrun.sweep.pictures.style import COLOURS, FAINT, label, metric, new, plain
-from dlrun.sweep.results import Objective
+from dlrun.sweep.answers.cells import short_text
+from dlrun.sweep.answers.pictures import LeftOut, Subject
+from dlrun.sweep.answers.pictures.style import COLOURS, FAINT, label, metric, new, plain
+from dlrun.sweep.answers.results import Objective
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

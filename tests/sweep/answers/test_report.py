@@ -11,18 +11,18 @@ import pytest
 from made_sweeps import grid, make, scored
 
 from dlrun.errors import UserError
-from dlrun.sweep.cells import duration, escaped, fitted, value_text, width
-from dlrun.sweep.configurations import configurations, rank
-from dlrun.sweep.report import report
-from dlrun.sweep.results import gather
-from dlrun.sweep.terminal import table
+from dlrun.sweep.answers.cells import duration, escaped, fitted, value_text, width
+from dlrun.sweep.answers.configurations import configurations, rank
+from dlrun.sweep.answers.report import report
+from dlrun.sweep.answers.results import gather
+from dlrun.sweep.answers.terminal import table
 from dlrun.sweep.verbs import run as sweep_command
 
 
 @pytest.fixture(autouse=True)
 def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """They have a test of their own."""
-    monkeypatch.setattr("dlrun.sweep.report.draw_all", lambda results, ranking: [])
+    monkeypatch.setattr("dlrun.sweep.answers.report.draw_all", lambda results, ranking: [])
 
 
 def cells(line: str) -> list[str]:

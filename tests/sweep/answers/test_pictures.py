@@ -11,11 +11,11 @@ import pytest
 from made_sweeps import grid, make, scored
 from PIL import Image
 
-from dlrun.sweep.configurations import configurations, rank
-from dlrun.sweep.pictures import Subject, draw_all
-from dlrun.sweep.pictures.importance import importances
-from dlrun.sweep.pictures.scale import scale, ticks
-from dlrun.sweep.results import gather
+from dlrun.sweep.answers.configurations import configurations, rank
+from dlrun.sweep.answers.pictures import Subject, draw_all
+from dlrun.sweep.answers.pictures.importance import importances
+from dlrun.sweep.answers.pictures.scale import scale, ticks
+from dlrun.sweep.answers.results import gather
 
 CURVE = [0.1, 0.3, 0.5]
 
@@ -97,7 +97,7 @@ def test_without_optuna_one_picture_less(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_picture_that_fails_costs_only_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path / "s", grid(model=["a", "b"], optimizer__lr=[0.1, 0.2]), lambda v, i: scored(i / 10, curve=CURVE))
-    monkeypatch.setattr("dlrun.sweep.pictures.parallel.draw", lambda subject: 1 / 0)
+    monkeypatch.setattr("dlrun.sweep.answers.pictures.parallel.draw", lambda subject: 1 / 0)
     found = drawn(tmp_path / "s")
     assert found["parallel_coordinates"] == "it couldn't be drawn (ZeroDivisionError: division by zero)"
     assert found["learning_curves"] is None

@@ -10,8 +10,8 @@ import pytest
 from made_sweeps import grid, make, scored
 from scipy import stats
 
-from dlrun.sweep.configurations import configurations, rank, sample
-from dlrun.sweep.results import gather
+from dlrun.sweep.answers.configurations import configurations, rank, sample
+from dlrun.sweep.answers.results import gather
 
 
 def ranking_of(path: Path):

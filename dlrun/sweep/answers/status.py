@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from dlrun.locks import is_held
 from dlrun.options import read
-from dlrun.sweep.cells import duration, fitted, width
+from dlrun.sweep.answers.cells import duration, fitted, width
+from dlrun.sweep.answers.results import Outcome, Results, gather
 from dlrun.sweep.folder import FrozenJob, SweepFolder
-from dlrun.sweep.results import Outcome, Results, gather
 from dlrun.sweep.state import ENDED, State
 
 MOST = 20  # rows of each kind

@@ -7,11 +7,11 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from dlrun.sweep.cells import value_text
-from dlrun.sweep.pictures import LeftOut, Subject
-from dlrun.sweep.pictures.scale import scale, spaces
-from dlrun.sweep.pictures.style import COLOURS, label, new, plain
-from dlrun.sweep.results import Outcome, Results
+from dlrun.sweep.answers.cells import value_text
+from dlrun.sweep.answers.pictures import LeftOut, Subject
+from dlrun.sweep.answers.pictures.scale import scale, spaces
+from dlrun.sweep.answers.pictures.style import COLOURS, label, new, plain
+from dlrun.sweep.answers.results import Outcome, Results
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

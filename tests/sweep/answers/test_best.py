@@ -12,7 +12,7 @@ from made_sweeps import came_to_files, grid, make, scored
 
 from dlrun.compose import compose, parse_arguments, plain
 from dlrun.errors import UserError
-from dlrun.sweep.best import best
+from dlrun.sweep.answers.best import best
 from dlrun.sweep.composition import Composer
 from dlrun.sweep.folder import SweepFolder
 from dlrun.sweep.freezing import freeze

@@ -6,9 +6,9 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 
-from dlrun.sweep.cells import aligned, duration, fitted, is_fraction, mean_sd, short_text, short_value, width
-from dlrun.sweep.configurations import Configuration, Ranking
-from dlrun.sweep.results import Results
+from dlrun.sweep.answers.cells import aligned, duration, fitted, is_fraction, mean_sd, short_text, short_value, width
+from dlrun.sweep.answers.configurations import Configuration, Ranking
+from dlrun.sweep.answers.results import Results
 
 MOST = 10  # rows of each kind
 NARROWEST = 8  # columns that a swept value keeps

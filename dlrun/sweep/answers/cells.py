@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dlrun.sweep.configurations import Sample
+from dlrun.sweep.answers.configurations import Sample
 
 NOTHING = "–"  # no value
 FRACTIONS = ("acc", "top5")  # what the terminal shows in per cent

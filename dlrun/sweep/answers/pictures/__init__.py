@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from dlrun.atomic import atomic_write
 from dlrun.errors import printable
-from dlrun.sweep.configurations import Ranking
-from dlrun.sweep.results import Results
+from dlrun.sweep.answers.configurations import Ranking
+from dlrun.sweep.answers.results import Results
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,7 +47,7 @@ Draw = Callable[[Subject], "Figure"]
 
 def draw_all(results: Results, ranking: Ranking) -> list[Picture]:
     """Write plots/*.png, and remove those of an earlier report that make no sense any more. Raises nothing."""
-    from dlrun.sweep.pictures import curves, front, heat_map, history, importance, parallel
+    from dlrun.sweep.answers.pictures import curves, front, heat_map, history, importance, parallel
 
     kinds: list[tuple[str, str, Draw]] = [
         ("heat_map", "Heat map", heat_map.draw),
@@ -64,7 +64,7 @@ def draw_all(results: Results, ranking: Ranking) -> list[Picture]:
 
 def _drawn(subject: Subject, name: str, title: str, draw: Draw) -> Picture:
     """A picture that can't be drawn never costs more than itself."""
-    from dlrun.sweep.pictures.style import written_in
+    from dlrun.sweep.answers.pictures.style import written_in
 
     path = subject.results.folder.plots / f"{name}.png"
     try:

@@ -14,10 +14,10 @@ from dlrun.conffolder import conf_folder
 from dlrun.errors import UserError
 from dlrun.options import read
 from dlrun.registry import Index
-from dlrun.sweep.cells import mean_sd, number, values_text
-from dlrun.sweep.configurations import Configuration, Ranking, configurations, rank
+from dlrun.sweep.answers.cells import mean_sd, number, values_text
+from dlrun.sweep.answers.configurations import Configuration, Ranking, configurations, rank
+from dlrun.sweep.answers.results import Outcome, Results, gather
 from dlrun.sweep.folder import SweepFolder
-from dlrun.sweep.results import Outcome, Results, gather
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,7 @@ def _said(results: Results, configuration: Configuration) -> Iterator[str]:
 
 
 def _copy(results: Results, configuration: Configuration, file: Path, job: int | None) -> None:
-    from dlrun.sweep.recipe import recipe
+    from dlrun.sweep.answers.recipe import recipe
 
     outcome = _best_seed(results, configuration, job)
     objective, usage = results.objectives[0], _usage(file, dict(results.sweep))

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dlrun.sweep.cells import value_text
-from dlrun.sweep.configurations import Configuration
-from dlrun.sweep.pictures import LeftOut, Subject
-from dlrun.sweep.pictures.importance import importances
-from dlrun.sweep.pictures.scale import DISTINCT, Scale, scale, spaces
-from dlrun.sweep.pictures.style import COLOUR_MAP, label, metric, new, plain, size, told_apart
+from dlrun.sweep.answers.cells import value_text
+from dlrun.sweep.answers.configurations import Configuration
+from dlrun.sweep.answers.pictures import LeftOut, Subject
+from dlrun.sweep.answers.pictures.importance import importances
+from dlrun.sweep.answers.pictures.scale import DISTINCT, Scale, scale, spaces
+from dlrun.sweep.answers.pictures.style import COLOUR_MAP, label, metric, new, plain, size, told_apart
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

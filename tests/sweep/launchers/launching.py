@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from dlrun.sweep.devices import _installed
 from dlrun.sweep.folder import FrozenJob, SweepFolder
 from dlrun.sweep.launchers import Ended
+from dlrun.sweep.launchers.devices import _installed
 from dlrun.sweep.launchers.local import Local
 
 PATIENCE = 30  # seconds, before something is taken to hang

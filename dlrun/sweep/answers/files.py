@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from dlrun.sweep.cells import duration, escaped, markdown_table, mean_sd, number, value_at, value_text
-from dlrun.sweep.configurations import Configuration, Ranking
-from dlrun.sweep.results import Outcome, Results
+from dlrun.sweep.answers.cells import duration, escaped, markdown_table, mean_sd, number, value_at, value_text
+from dlrun.sweep.answers.configurations import Configuration, Ranking
+from dlrun.sweep.answers.results import Outcome, Results
 
 if TYPE_CHECKING:
-    from dlrun.sweep.pictures import Picture
+    from dlrun.sweep.answers.pictures import Picture
 
 FACTS = ("epochs", "seconds", "samples_per_second", "parameters", "error")
 

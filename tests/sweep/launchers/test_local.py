@@ -19,7 +19,7 @@ from test_devices import FOUR
 from dlrun.errors import UserError
 from dlrun.sweep.folder import SweepFolder
 from dlrun.sweep.launchers import build
-from dlrun.sweep.parent import INTERVAL
+from dlrun.sweep.launchers.parent import INTERVAL
 
 # Takes each of its GPUs as a file that only one can make, keeps it for a while, and tells who it was.
 OCCUPY = """
@@ -269,7 +269,7 @@ def test_jobs_end_with_a_parent_that_was_killed(tmp_path):
 # What a rank of a training is told; it finds its rendezvous there.
 RANK = """
 import socket, time
-from dlrun.sweep.parent import end_with_parent
+from dlrun.sweep.launchers.parent import end_with_parent
 end_with_parent()
 rank, size, port, run = (os.environ[name] for name in ("RANK", "WORLD_SIZE", "MASTER_PORT", "TORCHELASTIC_RUN_ID"))
 socket.create_connection((os.environ["MASTER_ADDR"], int(port)), timeout=60)

@@ -6,7 +6,7 @@ import pytest
 from launching import pretend_gpus
 
 from dlrun.errors import UserError
-from dlrun.sweep.devices import Places, _installed, chosen_gpus, visible_gpus
+from dlrun.sweep.launchers.devices import Places, _installed, chosen_gpus, visible_gpus
 
 FOUR = [
     "0, GPU-aaaa0000-1111, 40000, 81559",

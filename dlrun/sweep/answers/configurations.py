@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dlrun.sweep.results import Objective, Outcome, Results
+from dlrun.sweep.answers.results import Objective, Outcome, Results
 from dlrun.sweep.state import State
 
 CONFIDENCE = 0.95
