@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 import time
@@ -109,7 +110,7 @@ class Driver:
         if state in ("failed", "interrupted") and not self.asked:
             tries = self.tries[job.number]
             if self.policy.on_error == "retry" and tries <= self.policy.max_retries:
-                self._say(f"{job.label}: {error}; again ({tries} of {self.policy.max_retries})")
+                self._say(f"{_short(job.label)}: {error}; again ({tries} of {self.policy.max_retries})")
                 self.again.append(job)
                 return
             self.failed[job.number] = str(error)
@@ -124,7 +125,7 @@ class Driver:
         self.counted += 1
         width = len(str(self.source.total))
         told = _result(state, summary)
-        self._say(f"[{self.counted:{width}}/{self.source.total}] {job.label}  {told}  {seconds:.1f} s")
+        self._say(f"[{self.counted:{width}}/{self.source.total}] {_short(job.label)}  {told}  {seconds:.1f} s")
 
     def _outcome(self, job: FrozenJob, ended: Ended) -> tuple[State, dict[str, Any]]:
         """What the job's folder says, and what it couldn't say any more."""
@@ -151,6 +152,11 @@ class Driver:
             print(line, flush=True)
         else:
             self.bar.write(line)
+
+
+def _short(label: str) -> str:
+    """Without the digits that a search draws and nobody reads; jobs.jsonl has them."""
+    return re.sub(r"\d+\.\d{5,}(e-?\d+)?", lambda number: f"{float(number[0]):.4g}", label)
 
 
 def _why(code: int | None) -> str:
