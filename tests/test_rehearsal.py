@@ -9,6 +9,7 @@ import pytest
 
 from dlrun import rehearsal as module
 from dlrun.errors import UserError
+from dlrun.registry import models
 from dlrun.rehearsal import Rehearsal
 
 Composed = Callable[..., dict[str, Any]]
@@ -64,6 +65,7 @@ def test_what_configs_share_is_built_once(compose_config: Composed, monkeypatch:
 def test_config_alone_reads_no_data_and_a_first_batch_is_trained_on(
     compose_config: Composed, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
+    assert all(models[name] for name in models.names())  # imported, so that what is added goes with the test
     nowhere = compose_config("data=image_folder", "data.root=nowhere", "trainer.monitor=val/loss")
     assert Rehearsal("config").check(nowhere) == "min"
     (tmp_path / "late.py").write_text(
@@ -72,6 +74,7 @@ def test_config_alone_reads_no_data_and_a_first_batch_is_trained_on(
         "    return nn.Sequential(nn.Flatten(), nn.Linear(63, 10))\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(models, "_builders", dict(models._builders))
     config = compose_config("model=perceptron", "model.name=late", "plugins=[late]")
     assert Rehearsal("build").check(config) == "max"
     with pytest.raises(UserError, match=r"the first batch fails: RuntimeError: .*mat1 and mat2 shapes"):

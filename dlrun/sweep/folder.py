@@ -94,6 +94,9 @@ class SweepFolder:
 
     def read_jobs(self) -> list[FrozenJob]:
         """The manifest, in the order of the jobs' numbers. Raises UserError if it can't be read."""
+        if not self.jobs.exists():  # of a search whose trials all went to others
+            self.read()
+            return []
         return [_job(row, self.jobs) for row in _rows(self.jobs)]
 
     def read_job(self, number: int) -> FrozenJob:

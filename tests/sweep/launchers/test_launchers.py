@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 from command_line import CommandLine
+from failing_jobs import FRAGILE, TINY, events, summaries
 from processes import Dlrun
-from test_grids import FRAGILE, TINY, events, summaries
 
 from dlrun.errors import UserError
 from dlrun.sweep import launchers
@@ -123,7 +123,7 @@ def test_a_plugin_is_stopped_by_ctrl_c(dlrun: CommandLine) -> None:
 
 
 def test_a_plugin_that_is_not_there_is_one_line(tmp_path: Path) -> None:
-    ray = yaml.safe_load((Path(__file__).resolve().parents[2] / "conf/hydra/launcher/ray.yaml").read_text())
+    ray = yaml.safe_load((Path(__file__).resolve().parents[3] / "conf/hydra/launcher/ray.yaml").read_text())
     nodes: list[tuple[dict[str, Any], str]] = [
         ({"_target_": "hydra_plugins.no_such_launcher.NoSuch"}, "no plugin hydra_plugins.no_such_launcher.NoSuch"),
         ({"_target_": "os.system", "command": "true"}, "no plugin os.system"),

@@ -252,7 +252,7 @@ def driven(folder: Path, scripts: list[str], **options: int) -> Iterator[subproc
 
 def test_jobs_end_with_a_parent_that_was_killed(tmp_path):
     """One saves; one won't hear of it, and is killed with its child when its time is over."""
-    watched = "from dlrun.sweep import parent\nparent.SECONDS = 1.0\nparent.end_with_parent()\n"
+    watched = "from dlrun.sweep.launchers import parent\nparent.SECONDS = 1.0\nparent.end_with_parent()\n"
     saves = SAVES + watched.replace("parent.SECONDS = 1.0\n", "") + "open('ready', 'w').close(); time.sleep(600)"
     deaf = WITH_CHILD + watched + "signal.signal(signal.SIGTERM, signal.SIG_IGN); open('ready', 'w').close()\n"
     deaf += "time.sleep(600)"

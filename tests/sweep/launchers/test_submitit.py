@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import yaml
 from command_line import CommandLine
+from failing_jobs import FRAGILE, TINY, events, summaries
 from processes import Process
 from slurm_commands import Slurm, install
-from test_grids import FRAGILE, TINY, events, summaries
 
 from dlrun.cli import main
 from dlrun.errors import UserError
@@ -25,7 +25,7 @@ from dlrun.sweep import launchers
 from dlrun.sweep.folder import FrozenJob, SweepFolder
 from dlrun.sweep.launchers import clusters
 
-CONF = Path(__file__).resolve().parents[2] / "conf/hydra/launcher"
+CONF = Path(__file__).resolve().parents[3] / "conf/hydra/launcher"
 LONG = ["-m", *TINY, "model=mlp", "model.hidden_sizes=[16]", "trainer.max_epochs=100000", "hydra.sweep.dir=sweep"]
 ON_SLURM = ["hydra/launcher=submitit_slurm", "hydra.launcher.array_parallelism=1"]
 
