@@ -16,6 +16,8 @@ from torch.optim import Optimizer
 from dlrun.compiling import asked, compiled
 from dlrun.config import CompressionConfig, Config, duration
 from dlrun.data.prepare import preparation
+from dlrun.dataparallel import DataParallel
+from dlrun.distributed import Ranks
 from dlrun.ema import EMA
 from dlrun.errors import UserError, choices
 from dlrun.evaluator import Evaluator
@@ -23,7 +25,7 @@ from dlrun.freezing import Freezing
 from dlrun.groups import L1, set_biases
 from dlrun.initialization import initialize_from_data
 from dlrun.inputs import Inputs, build_inputs, build_source
-from dlrun.machine import seed_everything, settle
+from dlrun.machine import seed_everything, settle, take_own_gpu
 from dlrun.models.zoo import weights_from_checkpoint
 from dlrun.precision import Precision
 from dlrun.profiler import Unwatched
@@ -57,13 +59,17 @@ class Run:
         )
 
 
-def build(config: Config) -> Run:
+def build(config: Config, ranks: Ranks | None = None) -> Run:
     """Build everything a training needs, in the order in which mistakes are cheap to find.
 
-    Raises UserError for whatever can't be honoured.
+    Of several processes, `ranks`, each builds it for its part of the batches. Raises UserError for whatever can't be
+    honoured.
     """
     options = config.trainer
     seed_everything(config.seed, options.deterministic)
+    if ranks is not None:
+        refuse_unshared(config, ranks)
+        take_own_gpu(config.device, ranks.local_rank)
     device = settle(config.device, options.num_threads)
     precision = precisions.build(config.precision.name, config.precision.options, device)
     source = build_source(config)
@@ -83,7 +89,8 @@ def build(config: Config) -> Run:
     if last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     prepare = preparation(spec, device, last)
-    inputs = build_inputs(config, source, device, prepare)
+    with nullcontext() if ranks is None else ranks.one_first():  # it downloads, and fills caches
+        inputs = build_inputs(config, source, device, prepare)
     train, splits = inputs.train, inputs.splits
     taken = () if transferred is None else transferred.taken
     initialize_from_data(model, splits.train, prepare, taken)
@@ -105,6 +112,10 @@ def build(config: Config) -> Run:
     if compilation is not None:
         called = compiled(model, compilation, next(train.epoch(0)), task, precision)
     ema = None if options.ema_decay is None else EMA(model, options.ema_decay)
+    shared = None
+    if ranks is not None:
+        shared = DataParallel(ranks, model, config.seed)
+        inputs.share(ranks.rank, ranks.size)
     return Run(
         spec=spec,
         inputs=inputs,
@@ -119,8 +130,12 @@ def build(config: Config) -> Run:
             "train_batches": train,
             "val_batches": inputs.val,
             "evaluator": Evaluator(
-                called, task, precision, ema, tta=checked(options.tta, spec), halves=options.on_oom == "halve"
+                *(called, task, precision, ema),
+                tta=checked(options.tta, spec),
+                halves=options.on_oom == "halve",
+                shared=shared,
             ),
+            "shared": shared,
             "ema": ema,
             "freezing": freezing,
             "sparsity": sparsity,
@@ -146,6 +161,28 @@ def build(config: Config) -> Run:
         ),
         transfer=transferred,
     )
+
+
+def refuse_unshared(config: Config, ranks: Ranks) -> None:
+    """Raises UserError for what several processes can't honour yet."""
+    options, cache = config.trainer, config.dataset.options.get("cache")
+    unshared = {
+        f"trainer.compile={options.compile}": options.compile is not False,
+        "trainer.on_oom=halve": options.on_oom == "halve",
+        f"precision={config.precision.name}": config.precision.name not in ("fp32", "tf32", "bf16"),
+        f"augment.mixup={config.augment.mixup}": config.augment.mixup > 0,
+        f"augment.cutmix={config.augment.cutmix}": config.augment.cutmix > 0,
+        f"data.cache={cache}": cache == "ram",
+        "a net that is quantised (qat)": config.compression is not None and config.compression.method == "qat",
+    }
+    for what, asked_for in unshared.items():
+        if asked_for:
+            raise UserError(f"{what}: isn't supported in {ranks.size} processes yet; start one, or leave it out")
+    if config.data.batch_size < 2 * ranks.size:
+        raise UserError(
+            f"data.batch_size: is for all {ranks.size} processes together, each of which needs two samples of a batch; "
+            f"expected at least {2 * ranks.size}, got {config.data.batch_size}"
+        )
 
 
 def build_model(config: Config, spec: DataSpec) -> nn.Module:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import os
+import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +16,7 @@ from dlrun import __version__, agent, slurm
 from dlrun.ending import run_to_end
 from dlrun.errors import RunFailed, StopSignal, UserError, choices
 from dlrun.signals import asked_to_stop, stop_as_exit
+from dlrun.torchrun import follows, refuse_several
 
 HELP = """\
 dlrun: a config-driven experiment runner for deep learning
@@ -77,6 +80,8 @@ def main() -> None:
     try:
         sys.exit(dispatch(words))
     except UserError as error:
+        if follows():
+            _let_rank_0_speak()
         print(f"dlrun: {error}", file=sys.stderr)
         sys.exit(2)
     except RunFailed as error:
@@ -95,11 +100,19 @@ def main() -> None:
 def _stopped(stop: BaseException, words: Sequence[str], cause: Exception | None = None) -> NoReturn:
     """By a signal before or after a training, which has its own way to stop."""
     name = stop.name if isinstance(stop, StopSignal) else "Ctrl-C"
+    if follows():
+        raise SystemExit(stop.code if isinstance(stop, StopSignal) else 130) from cause
     print(f"dlrun: stopped by {name}", file=sys.stderr)
     trains = not words or words[0] in ("train", "resume") or words[0] not in COMMANDS
     if name == "SIGUSR1" and trains and slurm.job() is not None:
         slurm.requeue()
     raise SystemExit(stop.code if isinstance(stop, StopSignal) else 130) from cause
+
+
+def _let_rank_0_speak() -> None:
+    """It makes the same mistake, most likely, and torchrun ends this process then."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    time.sleep(3)
 
 
 def dispatch(words: Sequence[str]) -> int:
@@ -115,6 +128,8 @@ def dispatch(words: Sequence[str]) -> int:
     if "--version" in rest:
         print(f"dlrun {__version__}")
         return 0
+    if command not in ("train", "resume"):
+        refuse_several(command)
     return COMMANDS[command](rest)
 
 

@@ -6,6 +6,8 @@ import math
 import os
 from pathlib import Path
 
+from dlrun.torchrun import local_size
+
 CGROUP, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 SHARE = "DLRUN_CORES"  # in the environment: what the local launcher leaves to each of the jobs that run side by side
 
@@ -13,7 +15,8 @@ SHARE = "DLRUN_CORES"  # in the environment: what the local launcher leaves to e
 def cores() -> int:
     """How many this process may use: by its affinity and, in a container or among a sweep's jobs, by its share."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(math.ceil(min(allowed, _of_groups(), _of_jobs())), 1)
+    here = math.ceil(min(allowed, _of_groups())) // local_size()  # of each process that torchrun started
+    return max(math.ceil(min(here, _of_jobs())), 1)
 
 
 def _of_jobs() -> float:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dlrun.data.loader import Batches
+from dlrun.dataparallel import DataParallel
 from dlrun.ema import EMA
 from dlrun.errors import TrainingError, UserError
 from dlrun.faults import free_memory, out_of_memory
@@ -32,6 +33,7 @@ class Evaluator:
     tta: TTA = "none"
     halves: bool = False  # where memory runs out, a batch is taken in two
     stopped: Callable[[], bool] = lambda: False
+    shared: DataParallel | None = None  # each of several processes judges its part; what they say is of all of it
 
     @torch.inference_mode()
     def evaluate(self, batches: Batches, split: str) -> dict[str, float]:
@@ -45,7 +47,7 @@ class Evaluator:
 
     @torch.inference_mode()
     def examine(self, batches: Batches, split: str) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """Both of these in one pass."""
+        """Both of these in one pass. Of several processes only rank 0 gets what is said of each sample."""
         parts: list[dict[str, Tensor]] = []
 
         def watched() -> Iterator[tuple[Tensor, Tensor]]:
@@ -53,8 +55,13 @@ class Evaluator:
                 parts.append(self.task.predict(logits, targets))
                 yield logits, targets
 
-        metrics = self._metrics(watched(), split)
-        back = batches.order(0).argsort()
+        metrics, order = self._metrics(watched(), split), batches.own(0)
+        if self.shared is not None:
+            shares = self.shared.ranks.collect((parts, order))
+            if not shares:
+                return metrics, {}
+            parts, order = [part for share, _ in shares for part in share], torch.cat([own for _, own in shares])
+        back = order.argsort()
         return metrics, {name: torch.cat([part[name] for part in parts])[back] for name in parts[0]}
 
     def _metrics(self, judged: Iterator[tuple[Tensor, Tensor]], split: str) -> dict[str, float]:
@@ -64,6 +71,10 @@ class Evaluator:
             for name, value in self.task.evaluate(logits, targets).items():
                 sums[name] = sums[name] + value if name in sums else value
             count += len(targets)
+        if self.shared is not None:
+            sums, count = self.shared.total(sums, count, self.task.metrics, self.precision.device)
+            if self.shared.stop:
+                raise Stopped
         if count == 0:
             raise UserError(f"data: the {split} split is empty")
         return {f"{split}/{name}": value.item() / count for name, value in sums.items()}
@@ -85,8 +96,11 @@ class Evaluator:
         try:
             for inputs, targets in batches.epoch(0):
                 if self.stopped():
+                    if self.shared is not None:  # the others don't know yet: they will in `_metrics`
+                        return
                     raise Stopped
-                yield self._forward(inputs), targets
+                if len(targets):  # some processes have none of a small batch
+                    yield self._forward(inputs), targets
         finally:
             self._swap_ema()
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from dlrun.data.loader import Batches
+from dlrun.errors import TrainingError
 from dlrun.progress import Limits
 
 
@@ -64,6 +65,20 @@ def out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+
+
+def no_room_for_a_batch(size: int, step: int) -> TrainingError:
+    """Memory ran out before optimizer step `step`, in reading or augmenting."""
+    return TrainingError(
+        f"out of memory in preparing a batch of {size} samples at step {step + 1}; "
+        "try a smaller data.batch_size with more trainer.accumulate_grad_batches"
+    )
+
+
+def overflow(step: int, epoch: int) -> TrainingError:
+    """What torch says of a number that float32 can't hold, in our words."""
+    where = f"step {step + 1} (epoch {epoch + 1})"
+    return TrainingError(f"a weight's change overflows at {where}; try a lower optimizer.lr")
 
 
 def free_memory(device: torch.device) -> None:

@@ -33,6 +33,11 @@ class Inputs:
     val: Batches
     test: Batches
 
+    def share(self, rank: int, size: int) -> None:
+        """From here on this process has its part of each batch, as number `rank` of `size`."""
+        for batches in (self.train, self.val, self.test):
+            batches.share = rank, size
+
     def close(self) -> None:
         """End the loader processes."""
         for batches in (self.train, self.val, self.test):

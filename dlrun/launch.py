@@ -28,8 +28,11 @@ from omegaconf.errors import OmegaConfBaseException
 from dlrun import agent, slurm
 from dlrun.compose import HYDRA_VERSION, MISTAKES, compose, explained, parse_arguments, plain, register_run_id
 from dlrun.conffolder import conf_folder
+from dlrun.distributed import Ranks, agreed, begin, telling
 from dlrun.errors import RunFailed, UserError
+from dlrun.logs import silence
 from dlrun.runfolder import RunFolder, new_run_id
+from dlrun.torchrun import refuse_several
 
 # What a run that never began may have put into its folder.
 OURS = (".hydra", ".lock", "checkpoints", "dlrun.log", "config.yaml", "summary.json")
@@ -41,27 +44,33 @@ def run(words: Sequence[str]) -> int:
     # Hydra's own parser wants the flags together.
     words = [word for word in words if word not in args.overrides] + args.overrides
     if args.cfg or args.info or args.hydra_help or args.shell_completion or args.experimental_rerun:
+        refuse_several("what only prints")
         _hydra_main(words)
         return 0
     cfg = compose(args)
     if args.multirun or cfg.hydra.mode == RunMode.MULTIRUN:
+        refuse_several("-m")
         from dlrun.sweep.starting import start
 
         return start(args, cfg)
-    _single(cfg)
+    ranks = begin()
+    with telling(ranks):
+        _single(cfg, ranks)
     return 0
 
 
-def _single(cfg: DictConfig) -> None:
-    if slurm.restarted() and (earlier := _begun_by_this_job(cfg)) is not None:
+def _single(cfg: DictConfig, ranks: Ranks | None) -> None:
+    if slurm.restarted() and (earlier := agreed(ranks, lambda: _begun_by_this_job(cfg))) is not None:
         from dlrun.resume import resume
 
-        resume(earlier, [word for word in cfg.hydra.overrides.task if word.startswith("plugins=")])
+        resume(earlier, [word for word in cfg.hydra.overrides.task if word.startswith("plugins=")], ranks)
         return
-    run_id, made = _make_folder(cfg)
-    path = Path(cfg.hydra.run.dir)
+    run_id, path, made = agreed(ranks, lambda: _make_folder(cfg))
+    if ranks is not None and not ranks.leads:
+        _follow(cfg, run_id, path, ranks)
+        return
     try:
-        _run_job(cfg, run_id)
+        _run_job(cfg, run_id, ranks)
     except BaseException as error:
         # What failed with a traceback keeps its folder; what was refused or interrupted before it began leaves nothing.
         begun = "parameters" in RunFolder(path).read_summary() or isinstance(error, RunFailed)
@@ -76,7 +85,18 @@ def _single(cfg: DictConfig) -> None:
         RunFolder(path).release()
 
 
-def _run_job(cfg: DictConfig, run_id: str) -> None:
+def _follow(cfg: DictConfig, run_id: str, path: Path, ranks: Ranks) -> None:
+    """The part of a process that rank 0 speaks and writes for."""
+    register_run_id(run_id)
+    with read_write(cfg), open_dict(cfg):
+        cfg.hydra.run.dir = str(path)
+        cfg.hydra.output_subdir = None
+        cfg.hydra.callbacks = {}
+    silence()
+    _run_job(cfg, run_id, ranks)
+
+
+def _run_job(cfg: DictConfig, run_id: str, ranks: Ranks | None) -> None:
     """What `hydra.main` does around a job: its callbacks, `.hydra/`, logging."""
     cfg.hydra.mode = RunMode.RUN
     callbacks = Callbacks(cfg)
@@ -85,10 +105,11 @@ def _run_job(cfg: DictConfig, run_id: str) -> None:
     try:
         result = run_job(
             hydra_context=HydraContext(config_loader=loader, callbacks=callbacks),
-            task_function=partial(_train, run_id),
+            task_function=partial(_train, run_id, ranks),
             config=cfg,
             job_dir_key="hydra.run.dir",
             job_subdir_key=None,
+            configure_logging=ranks is None or ranks.leads,
         )
     except OSError:
         raise
@@ -114,10 +135,10 @@ def _begun_by_this_job(cfg: DictConfig) -> Path | None:
     return None
 
 
-def _make_folder(cfg: DictConfig) -> tuple[str, list[Path]]:
+def _make_folder(cfg: DictConfig) -> tuple[str, Path, list[Path]]:
     """Make the run's folder, this process's alone, and write its literal name into `cfg`.
 
-    Returns the run's id, and the folders that were made, top first.
+    Returns the run's id, that name, and the folders that were made, top first.
     """
     while True:
         run_id = agent.run_id() or new_run_id()
@@ -143,7 +164,7 @@ def _make_folder(cfg: DictConfig) -> tuple[str, list[Path]]:
             raise UserError(f"hydra.run.dir: can't write to {path} ({error.strerror})") from error
         with read_write(cfg), open_dict(cfg):
             cfg.hydra.run.dir = str(path)
-        return run_id, made
+        return run_id, path, made
 
 
 def _refuse_used(path: Path) -> None:
@@ -183,13 +204,14 @@ def _never(cfg: DictConfig) -> None:
     """For Hydra's flags, which run nothing."""
 
 
-def _train(run_id: str, cfg: DictConfig) -> float | None:
+def _train(run_id: str, ranks: Ranks | None, cfg: DictConfig) -> float | None:
     """What Hydra runs: everything heavy is imported here."""
     hydra_cfg = HydraConfig.get()
     path, chosen = Path(hydra_cfg.runtime.output_dir), dict(hydra_cfg.runtime.choices)
-    config = plain(cfg)
-    RunFolder(path).write_config(config)  # from here on the run can be resumed, wherever it is killed
+    config = agreed(ranks, lambda: plain(cfg))
+    if ranks is None or ranks.leads:
+        RunFolder(path).write_config(config)  # from here on the run can be resumed, wherever it is killed
     from dlrun.train import Job, train
 
     logging.captureWarnings(True)
-    return train(config, Job(path, run_id, chosen))
+    return train(config, Job(path, run_id, chosen, ranks=ranks))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -88,3 +90,14 @@ def holding(path: Path) -> Iterator[None]:
     finally:
         if not before:
             release(path)
+
+
+@contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Lets one process of this machine at a time work on `folder`: several that start at once download once."""
+    from filelock import FileLock
+
+    # Not in the folder itself, which isn't made for a download that fails.
+    name = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
+    with FileLock(Path(tempfile.gettempdir()) / f"dlrun-{os.getuid()}-{name}.lock"):
+        yield

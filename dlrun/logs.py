@@ -17,6 +17,15 @@ def configure(folder: RunFolder) -> None:
     logging.config.dictConfig(config)
 
 
+def silence() -> None:
+    """For a process that another one speaks for."""
+    nowhere = {"class": "logging.NullHandler"}
+    root = {"level": "CRITICAL", "handlers": ["nowhere"]}
+    logging.config.dictConfig(
+        {"version": 1, "handlers": {"nowhere": nowhere}, "root": root, "disable_existing_loggers": False}
+    )
+
+
 def configure_terminal() -> None:
     """For a command that only looks into a run: the terminal alone, on stderr, since its answer may go into a pipe."""
     config = yaml.safe_load((conf_folder() / "hydra/job_logging/dlrun.yaml").read_text())

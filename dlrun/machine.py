@@ -9,6 +9,7 @@ import torch
 
 from dlrun.allocator import keep_freed_memory
 from dlrun.errors import UserError
+from dlrun.torchrun import local_size
 
 DEFAULT_THREADS = torch.get_num_threads()  # before any run of this process has changed it
 
@@ -20,6 +21,21 @@ def settle(name: str, num_threads: int | None) -> torch.device:
     if device.type == "cpu":
         keep_freed_memory()
     return device
+
+
+def take_own_gpu(name: str, rank: int) -> None:
+    """Of several processes here each works on a GPU of its own, number `rank`, if `name` (as `device`) means one.
+
+    Before anything else touches a device. Raises UserError.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "mps" or (name == "auto" and not count and torch.backends.mps.is_available()):
+        raise UserError(f"device: several processes need cpu or cuda, got '{name}'")
+    if name == "cpu" or not count:
+        return
+    if local_size() > count:
+        raise UserError(f"{local_size()} processes, but {count} GPU{'s' if count > 1 else ''}: one each; or device=cpu")
+    torch.cuda.set_device(rank)
 
 
 def seed_everything(seed: int, deterministic: bool = False) -> None:

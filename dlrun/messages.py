@@ -30,7 +30,14 @@ def header(typed: Config, run: Run, choices: Mapping[str, Any], untrained: bool 
     if typed.trainer.tta != "none":
         views = VIEWS[typed.trainer.tta]
         log.info("evaluation: the mean of %d views of each picture (trainer.tta=%s)", views, typed.trainer.tta)
-    log.info("%s: %s parameters on %s%s; %s", typed.model.name, f"{parameters:,}", run.device, threads, steps)
+    shared = run.parts["shared"]
+    together = "" if shared is None else f" in each of {shared.ranks.size} processes"
+    where = f"{run.device}{threads}{together}"
+    if shared is not None and shared.statistics:
+        log.warning(
+            "batch norm: each process normalises by its own samples alone; one process would give other numbers"
+        )
+    log.info("%s: %s parameters on %s; %s", typed.model.name, f"{parameters:,}", where, steps)
 
 
 def _name(choice: Any) -> str:

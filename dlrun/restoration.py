@@ -58,7 +58,8 @@ def restore(
         trainer.tracker.rewind(0, 0, 0)
         return
     state, path = found
-    if path != folder.last and folder.last.exists():
+    leads = trainer.shared is None or trainer.shared.ranks.leads
+    if path != folder.last and folder.last.exists() and leads:
         folder.last.replace(folder.last.with_suffix(".damaged"))  # not to be kept in place of the one that is whole
     try:
         trainer.load_state(state)
@@ -80,6 +81,7 @@ def restore(
 def compare_machines(found: tuple[dict[str, Any], Path] | None, now: Mapping[str, Any]) -> None:
     """What may change, but leaves its trace in the last bits."""
     before = now if found is None or found[0]["machine"] is None else found[0]["machine"]
+    before = {"number of processes": 1, **before}  # older files don't say
     for key, value in now.items():
         if before.get(key) != value:
             log.warning(

@@ -98,6 +98,15 @@ class RunFolder:
         return summary
 
 
+class FollowedFolder(RunFolder):
+    """The folder of a run that another process writes: nothing that this one has to say gets there."""
+
+    def write_config(self, config: Mapping[str, Any]) -> None: ...
+
+    def update_summary(self, **changes: Any) -> dict[str, Any]:
+        return changes
+
+
 def new_run_id() -> str:
     """Eight random characters, as W&B's own ids have: one in 2.8 million million."""
     return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))

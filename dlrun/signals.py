@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from dlrun.errors import StopSignal
+from dlrun.torchrun import follows
 
 # SIGUSR1 is what SLURM sends ahead of its time limit (--signal=USR1@90), and stands for SIGTERM.
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143}
@@ -61,7 +62,7 @@ def stop_signals(ask: Callable[[], None], leave: Callable[[], None]) -> Iterator
             finally:
                 os._exit(EXIT_CODES[signal.SIGINT])
         ask()
-        if number == signal.SIGINT:
+        if number == signal.SIGINT and not follows():
             # Not by print: the signal may have come in the middle of one.
             os.write(2, b"\nstopping after this step, with a checkpoint; Ctrl-C again leaves at once\n")
 

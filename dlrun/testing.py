@@ -38,5 +38,6 @@ def evaluate_best(trainer: Trainer, run: Run, folder: RunFolder) -> dict[str, fl
     trainer.load_weights(state)
     metrics, predicted = trainer.evaluator.examine(run.inputs.test, "test")
     trainer.tracker.model(folder.best)
-    trainer.tracker.predictions(predictions(predicted, run.inputs.test.split, run.spec.class_names))
+    if predicted:
+        trainer.tracker.predictions(predictions(predicted, run.inputs.test.split, run.spec.class_names))
     return metrics

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from signal import Signals
 from typing import Any
@@ -16,10 +17,11 @@ import torch
 
 from dlrun import checkpoint, slurm
 from dlrun.build import Run, build
-from dlrun.config import Config, parse
+from dlrun.config import parse
 from dlrun.data.source import fingerprint
-from dlrun.distributed import refuse_several
-from dlrun.errors import RunFailed, TrainingError, UserError, shortened
+from dlrun.dataparallel import SharedWriter
+from dlrun.distributed import Ranks, agreed
+from dlrun.errors import RunFailed, TrainingError, UserError
 from dlrun.evaluator import Stopped
 from dlrun.extension import check_extension
 from dlrun.faults import out_of_memory
@@ -28,17 +30,20 @@ from dlrun.messages import farewell, header
 from dlrun.plugins import load_plugins
 from dlrun.profiler import Profiler, Unwatched
 from dlrun.restoration import Resumption, check_config, check_data, compare_machines, note_resume, restore
-from dlrun.runfolder import RunFolder, git_state, versions
+from dlrun.runfolder import FollowedFolder, RunFolder, git_state, versions
 from dlrun.signals import EXIT_CODES, asked_to_stop, stop_signals
 from dlrun.testing import evaluate_best, keep_untrained
-from dlrun.tracking import Tracker, Trackers
+from dlrun.torchrun import refuse_several
+from dlrun.trackers import chosen_trackers
+from dlrun.tracking import Trackers
 from dlrun.tracking.files import MetricsFile
 from dlrun.tracking.terminal import Terminal
 from dlrun.trainer import Trainer
 from dlrun.writer import CheckpointWriter
 
 log = logging.getLogger("dlrun")
-LONGEST_NAME = 120  # characters of a run's name in W&B, which takes 128
+
+Hopeless = Callable[[Mapping[str, Any]], bool]
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,13 @@ class Job:
     group: str | None = None  # the sweep that it is part of
     resumes: Resumption | None = None
     untrained: bool = False  # the weights that it begins with are evaluated, kept and tested as they are
-    hopeless: Callable[[Mapping[str, Any]], bool] | None = None  # whether a search gives it up: see Trainer
+    hopeless: Hopeless | None = None  # whether a search gives it up: see Trainer
+    ranks: Ranks | None = None  # of several processes that train it together
+
+    @property
+    def folder(self) -> RunFolder:
+        """As this process sees it: of several, only one writes."""
+        return RunFolder(self.path) if self.ranks is None or self.ranks.leads else FollowedFolder(self.path)
 
 
 @dataclass
@@ -64,6 +75,7 @@ class Session:
     trackers: Trackers
     earlier: float  # seconds that the run took before this process
     untrained: bool = False
+    ranks: Ranks | None = None
 
 
 def train(config: Mapping[str, Any], job: Job) -> float | None:
@@ -73,7 +85,7 @@ def train(config: Mapping[str, Any], job: Job) -> float | None:
     trained, RunFailed after that.
     """
     look_as_usual()
-    folder, began = RunFolder(job.path), time.monotonic()
+    folder, ranks, began = job.folder, job.ranks, time.monotonic()
     fails = {"status": "failed", "exit_code": 1}
     try:
         session = _prepare(config, folder, job)
@@ -83,12 +95,16 @@ def train(config: Mapping[str, Any], job: Job) -> float | None:
         if job.resumes is None:  # a resume that is refused changes nothing
             folder.update_summary(**fails | {"exit_code": 2}, error=str(error), seconds=time.monotonic() - began)
         raise
+    except RunFailed:  # on another rank, which was told
+        raise
     except Exception as error:
         if (stop := asked_to_stop()) is not None:
             _note_interruption(folder, stop, time.monotonic() - began)
             raise stop from error
         log.exception("the run failed before it began")
         message = f"{type(error).__name__}: {error}"
+        if ranks is not None:
+            ranks.fail(error, traceback.format_exc())
         with suppress(OSError):  # which may be what it failed for
             folder.update_summary(**fails, error=message, seconds=time.monotonic() - began)
         raise RunFailed(message, 1) from error
@@ -98,7 +114,10 @@ def train(config: Mapping[str, Any], job: Job) -> float | None:
     trainer = session.trainer
 
     def ask() -> None:
-        trainer.stop_requested = True
+        if trainer.shared is None:
+            trainer.stop_requested = True
+        else:
+            trainer.shared.asked = True
 
     def leave() -> None:
         folder.update_summary(status="preempted", error="SIGINT, twice", exit_code=130)
@@ -106,7 +125,10 @@ def train(config: Mapping[str, Any], job: Job) -> float | None:
     with stop_signals(ask, leave) as received, closing(session.run.inputs):
         outcome = _fit_and_test(session, folder, received)
         summary = _close(session, folder, outcome, session.earlier + time.monotonic() - began)
-    if summary["status"] == "preempted" and Signals.SIGUSR1 in received and slurm.job() is not None:
+        if ranks is not None:
+            summary["exit_code"] = ranks.end(summary["exit_code"])
+    leads = ranks is None or ranks.leads
+    if summary["status"] == "preempted" and Signals.SIGUSR1 in received and slurm.job() is not None and leads:
         slurm.requeue()
     if summary["exit_code"] != 0:
         raise RunFailed(str(summary["error"]), summary["exit_code"])
@@ -116,7 +138,9 @@ def train(config: Mapping[str, Any], job: Job) -> float | None:
 
 def _prepare(config: Mapping[str, Any], folder: RunFolder, job: Job) -> Session:
     """Everything that can go wrong before the first step, the cheap things first."""
-    refuse_several()
+    ranks = job.ranks
+    if ranks is None:
+        refuse_several("training")
     typed = parse(config)
     if typed.compression is not None:  # its weights lie in its folder, wherever that is by now
         typed = replace(typed, init_from=str(folder.initial))
@@ -124,25 +148,38 @@ def _prepare(config: Mapping[str, Any], folder: RunFolder, job: Job) -> Session:
     found = None
     if job.resumes is not None:
         found = checkpoint.load_newest([folder.last, folder.previous, folder.best])
-    run = build(typed)
+        if ranks is not None:
+            ranks.gather(None)  # before rank 0 writes there
+    run = build(typed, ranks)
     data = {split: fingerprint(getattr(run.inputs.splits, split)) for split in ("train", "val", "test")}
     if job.resumes is not None and found is not None:
         check_config(found[0]["config"], config)
         check_data(found[0]["data"], data)
         check_extension(parse(job.resumes.before), typed, run, found[0]["progress"]["step"])
     header(typed, run, job.choices, job.untrained)
-    terminal = Terminal(run.limits.max_epochs, typed.trainer.enable_progress_bar)
-    trackers = Trackers(MetricsFile(folder.metrics), terminal, *_chosen_trackers(typed, config, run, folder, job))
+    leads, processes = (True, 1) if ranks is None else (ranks.leads, ranks.size)
+    terminal = Terminal(run.limits.max_epochs, typed.trainer.enable_progress_bar and leads, processes)
+    trackers = Trackers()
+    if leads:
+        steps, resumes = run.limits.max_steps, job.resumes is not None
+        chosen = chosen_trackers(
+            *(typed, config, folder.path, steps), run_id=job.run_id, group=job.group, resumes=resumes
+        )
+        trackers = Trackers(MetricsFile(folder.metrics), terminal, *chosen)
     machine = {"device": run.device.type, "trainer.num_threads": torch.get_num_threads()}
-    constant = {"config": dict(config), "spec": run.spec.plain()}
-    writer = CheckpointWriter(folder, constant | {"run_id": job.run_id, "data": data, "machine": machine})
+    machine["number of processes"] = processes
+    constant: dict[str, Any] = {"config": dict(config), "spec": run.spec.plain()}
+    constant |= {"run_id": job.run_id, "data": data, "machine": machine}
+    writer = CheckpointWriter(folder, constant)
+    if run.parts["shared"] is not None:
+        writer = SharedWriter(folder, constant, run.parts["shared"])
     trainer = run.trainer(
         trackers,
         terminal,
         writer,
-        Profiler(folder.path / "bench", run.device) if typed.trainer.profile else Unwatched(),
+        Profiler(folder.path / "bench", run.device) if typed.trainer.profile and leads else Unwatched(),
     )
-    trainer.hopeless = job.hopeless
+    trainer.hopeless = job.hopeless if ranks is None else _asked_once(ranks, job.hopeless)
     if run.transfer is not None and found is None:
         log.info("%s", run.transfer)
     if job.resumes is not None:
@@ -150,70 +187,54 @@ def _prepare(config: Mapping[str, Any], folder: RunFolder, job: Job) -> Session:
         compare_machines(found, machine)
         note_resume(folder, job.resumes, trainer)
         folder.write_config(config)
-        folder.int8.unlink(missing_ok=True)  # it is of weights that will change; `dlrun resume` makes another
+        if leads:
+            folder.int8.unlink(missing_ok=True)  # it is of weights that will change; `dlrun resume` makes another
     facts: dict[str, Any] = {"parameters": sum(p.numel() for p in trainer.weights.parameters())}
     summary = folder.update_summary(**facts, versions=versions(), git=git_state())
+    if ranks is not None:
+        _meet(ranks, run.device, data)
     # A part that was killed told nothing; the checkpoint knows at least how long it had trained.
     earlier = max(trainer.progress.seconds, summary.get("seconds") or 0.0)
-    return Session(run, trainer, writer, trackers, earlier, job.untrained)
+    return Session(run, trainer, writer, trackers, earlier, job.untrained, ranks)
 
 
-def _chosen_trackers(
-    typed: Config, config: Mapping[str, Any], run: Run, folder: RunFolder, job: Job
-) -> Iterator[Tracker]:
-    if typed.trainer.fast_dev_run:
-        return
-    if typed.tracking.tensorboard is not None:
-        from dlrun.tracking.tensorboard import TensorBoard
-
-        yield TensorBoard(folder.path / "tensorboard")
-    if typed.tracking.wandb is not None:
-        from dlrun.tracking.wandb import WandB
-
-        job_type = "train" if job.group is None else "sweep"
-        job_type = job_type if typed.compression is None else "compress"
-        yield WandB(
-            folder.path,
-            job.run_id,
-            config,
-            group=job.group if typed.compression is None else typed.compression.parent,
-            job_type=job_type,
-            tags=typed.tags,
-            notes=typed.notes,
-            name=_name(typed, job),
-            max_steps=run.limits.max_steps,
-            resumes=job.resumes is not None,
-            **asdict(typed.tracking.wandb),
-        )
+def _meet(ranks: Ranks, device: torch.device, data: Mapping[str, str]) -> None:
+    """All ranks are ready, and are ready for the same."""
+    for rank, theirs in enumerate(ranks.gather(data)):
+        if theirs != data:
+            raise UserError(f"data: rank {rank} reads other samples than rank {ranks.rank}")
+    ranks.connect(device)
 
 
-def _name(typed: Config, job: Job) -> str:
-    """What tells the run from others in W&B's lists; in a sweep its number and the words that only it has."""
-    words = [tag.partition("=") for tag in typed.tags if "=" in tag]
-    swept = [f"{key.rpartition('.')[2]}={value}" for key, _, value in words]
-    if job.group is None or not swept:
-        return f"{typed.model.name}-{typed.dataset.name}-{job.run_id[:4]}"
-    return shortened(" ".join([job.path.name, *swept]), LONGEST_NAME)
+def _asked_once(ranks: Ranks, hopeless: Hopeless | None) -> Hopeless | None:
+    """Of several processes only rank 0 asks the search, if there is one, and all do as it says."""
+    if not agreed(ranks, lambda: hopeless is not None):
+        return None
+    return lambda row: agreed(ranks, lambda: hopeless is not None and hopeless(row))
 
 
 def _fit_and_test(session: Session, folder: RunFolder, received: Sequence[Signals]) -> dict[str, Any]:
     """Train and test; returns what the summary has to say of it. Raises nothing."""
-    trainer = session.trainer
+    trainer, ranks = session.trainer, session.ranks
     outcome: dict[str, Any] = {"status": "failed", "error": None, "exit_code": 1}
+
+    def asked() -> Sequence[Signals]:
+        return received if ranks is None else next(filter(None, ranks.gather(list(received))), [])
+
     try:
         try:
             status = keep_untrained(trainer) if session.untrained else trainer.fit()
         finally:
             trainer.profiler.finish()
         session.writer.close()  # the best checkpoint is on disk
-        if not received:
+        if not asked():
             test = None if status == "pruned" else evaluate_best(trainer, session.run, folder)
             outcome |= {"status": status, "exit_code": 0, "test": test}
     except Stopped:
         pass
     except (TrainingError, UserError, OSError) as error:
-        log.error("%s", error)
-        outcome["error"] = f"{type(error).__name__}: {error}"
+        log.error("%s", "\n".join([str(error), *getattr(error, "__notes__", [])]))
+        outcome["error"] = _told(error, ranks)
     except (KeyboardInterrupt, SystemExit) as error:
         outcome |= _interrupted(error)
     except Exception as error:
@@ -221,10 +242,17 @@ def _fit_and_test(session: Session, folder: RunFolder, received: Sequence[Signal
             log.error("out of memory: %s", error)
         else:
             log.exception("the run failed")
-        outcome["error"] = f"{type(error).__name__}: {error}"
-    if received and outcome["exit_code"] != 0 and outcome["error"] is None:
-        outcome |= {"status": "preempted", "error": received[0].name, "exit_code": EXIT_CODES[received[0]]}
+        outcome["error"] = _told(error, ranks, traceback.format_exc())
+    if outcome["exit_code"] != 0 and outcome["error"] is None and (signals := asked()):
+        outcome |= {"status": "preempted", "error": signals[0].name, "exit_code": EXIT_CODES[signals[0]]}
     return outcome
+
+
+def _told(error: Exception, ranks: Ranks | None, report: str = "") -> str:
+    """The error in one line, which the other processes get to know."""
+    if ranks is not None:
+        ranks.fail(error, report)
+    return f"{type(error).__name__}: {error}"
 
 
 def _note_interruption(folder: RunFolder, error: BaseException, seconds: float) -> None:

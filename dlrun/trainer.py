@@ -17,10 +17,11 @@ from dlrun import checkpoint
 from dlrun.compression.sparsity import Sparsity
 from dlrun.data.loader import Batches
 from dlrun.data.placement import Batch
+from dlrun.dataparallel import DataParallel, SharedGradients
 from dlrun.ema import EMA
 from dlrun.errors import TrainingError
 from dlrun.evaluator import Evaluator, Stopped
-from dlrun.faults import Mark, NonFinite, free_memory, out_of_memory
+from dlrun.faults import Mark, NonFinite, free_memory, no_room_for_a_batch, out_of_memory, overflow
 from dlrun.freezing import Freezing
 from dlrun.gradients import Gradients
 from dlrun.groups import L1
@@ -61,6 +62,7 @@ class Trainer:
     l1: L1 | None = None
     freezing: Freezing | None = None
     sparsity: Sparsity | None = None
+    shared: DataParallel | None = None  # what there is with other processes; None if there is only this one
     profiler: Unwatched = field(default_factory=Unwatched)
     progress: Progress = field(default_factory=Progress)
     hopeless: Callable[[Mapping[str, Any]], bool] | None = None  # asked after each evaluation, with the epoch's row
@@ -71,15 +73,16 @@ class Trainer:
         device = self.parameters[0].device
         # Before any state is loaded: a saved group has a learning rate that was scheduled already.
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.evaluator.stopped = lambda: self.stop_requested
+        self.clock = time.monotonic if self.shared is None else self.shared.clock
+        self.evaluator.stopped = lambda: self.stop_requested or (self.shared is not None and self.shared.asked)
         self.tally = Tally(device, at_once=limits.on_nonfinite == "skip", scales=self.precision.scales)
         self.mark = Mark(self.weights) if limits.on_nonfinite == "skip" or limits.on_oom == "halve" else None
-        self.gradients = Gradients(
+        self.gradients = (Gradients if self.shared is None else SharedGradients)(
             self.model, self.parameters, self.task, self.precision, clip_norm=limits.clip_norm, l1=self.l1
         )
         self.at_boundary = True  # between two optimizer steps, with nothing of the next one begun
         self.saved: tuple[int, int, int] | None = None  # the place that the newest checkpoint is of
-        self.saved_at = self.began = time.monotonic()
+        self.saved_at = self.began = self.clock()
         self.pruned = False  # found hopeless
         self.overdue = False  # a checkpoint that had to wait for the one before it
         # Where a run may go back to must not depend on how fast the disk is.
@@ -87,7 +90,9 @@ class Trainer:
 
     def fit(self) -> Status:
         """Train until the steps are done, nothing improves any more, or somebody or the clock says stop."""
-        self.began = time.monotonic() - self.progress.seconds
+        if self.shared is not None:
+            self.shared.begin(self.progress.step, () if self.ema is None else self.ema.average)
+        self.began = self.clock() - self.progress.seconds
         if self.limits.on_nonfinite == "rollback" and self.writer.latest() is None:
             self._save()  # something to go back to
         while (status := self._over()) is None:
@@ -98,7 +103,7 @@ class Trainer:
             except NonFinite as error:
                 self._go_back(error)
             except Stopped:
-                continue
+                self.stop_requested = True
             except Exception:
                 # Whatever it was, a picture that can't be read or a worker that died: the steps before it are kept.
                 if self.at_boundary:
@@ -123,7 +128,7 @@ class Trainer:
         return "stopped_early" if self.out_of_time() else None
 
     def out_of_time(self) -> bool:
-        return time.monotonic() - self.began >= self.limits.max_seconds
+        return self.clock() - self.began >= self.limits.max_seconds
 
     def _epoch_is_trained(self) -> bool:
         return self.progress.position >= len(self.train_batches) or self.progress.step >= self.limits.max_steps
@@ -131,7 +136,7 @@ class Trainer:
     def _train_epoch(self) -> None:
         """Train from the current position to the end of the epoch, or until somebody says stop."""
         progress, batches = self.progress, self.train_batches
-        seen, started, before = progress.samples, time.monotonic(), progress.epoch_seconds
+        seen, started, before = progress.samples, self.clock(), progress.epoch_seconds
         self.model.train()
         if self.freezing is not None:
             self.freezing.begin_epoch(progress.epoch)
@@ -144,7 +149,7 @@ class Trainer:
         finally:
             bar.close()
         self.tally.look()
-        progress.epoch_seconds = before + time.monotonic() - started
+        progress.epoch_seconds = before + self.clock() - started
 
     def _train_steps(self, bar: Any, epoch_began: float) -> BaseException | None:
         """Optimizer steps until the epoch is trained or somebody says stop; returns an error if memory ran out."""
@@ -175,7 +180,7 @@ class Trainer:
             if progress.step % limits.log_every == 0:
                 with self.profiler.phase("logging"):
                     self._log()
-            now = time.monotonic()
+            now = self.clock()
             progress.epoch_seconds = now - epoch_began
             if self._save_is_due(now) and (self.punctual or not self.writer.busy):
                 self._save()
@@ -192,17 +197,16 @@ class Trainer:
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
-            size = self.train_batches.batch_size
-            raise TrainingError(
-                f"out of memory in preparing a batch of {size} samples at step {self.progress.step + 1}; "
-                "try a smaller data.batch_size with more trainer.accumulate_grad_batches"
-            ) from error
+            raise no_room_for_a_batch(self.train_batches.batch_size, self.progress.step) from error
         self.progress.data_seconds += time.monotonic() - asked
         return batch
 
     def _update(self, samples: int) -> None:
         """One optimizer step with the gradients there are; a step that isn't finite is left out, or ends it all."""
         progress, limits = self.progress, self.limits
+        if self.shared is not None:
+            self.shared.reduce(self.gradients, samples, progress.step)
+            self.stop_requested = self.shared.stop
         for group, base in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = base * self._factor(progress.step)
         self.precision.unscale(self.optimizer)
@@ -230,8 +234,7 @@ class Trainer:
         except RuntimeError as error:
             if "overflow" not in str(error):
                 raise
-            where = f"step {self.progress.step + 1} (epoch {self.progress.epoch + 1})"
-            raise TrainingError(f"a weight's change overflows at {where}; try a lower optimizer.lr") from error
+            raise overflow(self.progress.step, self.progress.epoch) from error
 
     def _factor(self, step: int) -> float:
         """What the learning rates are multiplied with at `step`: the schedule's word, halved by each return."""
@@ -258,7 +261,7 @@ class Trainer:
             with self.profiler.phase("evaluation"):
                 validation |= self.evaluator.evaluate(self.val_batches, "val")
         progress.epoch += 1
-        progress.seconds = time.monotonic() - self.began
+        progress.seconds = self.clock() - self.began
         rate = self.base_rates[0] * self._factor(progress.step - 1)
         row = {"epoch": progress.epoch, "step": progress.step, "lr": rate, **train, **validation}
         row |= {"samples_per_second": progress.samples / seconds, "seconds": progress.seconds}
@@ -292,10 +295,10 @@ class Trainer:
     def _save(self, best: bool = False) -> None:
         progress = self.progress
         self.tally.look()  # or what isn't finite would be kept
-        progress.seconds, progress.sums = time.monotonic() - self.began, [self.tally.loss, self.tally.correct]
+        progress.seconds, progress.sums = self.clock() - self.began, [self.tally.loss, self.tally.correct]
         with self.profiler.phase("checkpoint"):
             self.writer.put(self.state(), best)
-        self.saved_at, self.overdue = time.monotonic(), False
+        self.saved_at, self.overdue = self.clock(), False
         self.saved = (progress.epoch, progress.step, progress.position)
 
     def _save_unless_saved(self) -> None:
@@ -381,9 +384,11 @@ class Trainer:
         known = {f.name for f in fields(Progress)}  # an older format has fewer, and one that it counted elsewhere
         self.progress = Progress(**{name: value for name, value in state["progress"].items() if name in known})
         self.tally.begin(*self.progress.sums)
-        self.began = time.monotonic() - self.progress.seconds
+        self.began = self.clock() - self.progress.seconds
         self.saved = (self.progress.epoch, self.progress.step, self.progress.position)
         checkpoint.restore_random_state(state["random"])
+        if self.shared is not None:
+            self.shared.reseed(self.progress.step)
 
     def load_weights(self, state: dict[str, Any]) -> None:
         """Take a checkpoint's weights, averaged ones too; raises RuntimeError if they don't fit."""

@@ -10,15 +10,15 @@ FLOORS = [
     set(names.split())
     for names in (
         "agent allocator atomic barriers conffolder cores distributed eager ending errors garbage locks machine plugins"
-        " registry signals slurm spec",
+        " registry signals slurm spec torchrun",
         "data ema faults freezing fused groups models muon optim precision predictions progress rounding schedules"
         " scoring tally tasks together tta",
-        "benching checkpoint compiling compose compression evaluator exporting gradients initialization profiler"
-        " runfolder tracking transfer weights writer",
+        "benching checkpoint compiling compose compression dataparallel evaluator exporting gradients initialization"
+        " profiler runfolder tracking transfer weights writer",
         "logs mistakes runs trainer",
         "build config inputs",
         "changes commands comparison compressing evaluation extension loading messages options quantizing reporting"
-        " rehearsal restoration testing train",
+        " rehearsal restoration testing trackers train",
         "resume",
         "sweep",
         "__main__ cli launch",
@@ -33,6 +33,15 @@ WITHIN = {
     ("agent", "errors"),
     ("conffolder", "errors"),
     ("distributed", "errors"),
+    ("distributed", "torchrun"),
+    ("torchrun", "errors"),
+    ("cores", "torchrun"),
+    ("signals", "torchrun"),
+    ("dataparallel", "gradients"),
+    ("dataparallel", "runfolder"),
+    ("dataparallel", "writer"),
+    ("evaluator", "dataparallel"),
+    ("train", "trackers"),
     ("locks", "errors"),
     ("spec", "errors"),
     ("optim", "fused"),
@@ -55,6 +64,7 @@ WITHIN = {
     ("inputs", "config"),
     ("machine", "allocator"),
     ("machine", "errors"),
+    ("machine", "torchrun"),
     ("train", "restoration"),
     ("train", "extension"),
     ("train", "testing"),

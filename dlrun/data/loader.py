@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dlrun.data.augment import Augment
+from dlrun.data.order import part
 from dlrun.data.placement import Batch, arriving
 from dlrun.data.prepare import Mix
 from dlrun.data.source import Split, arrangement, rows
@@ -38,6 +39,7 @@ class Batches:
     workers: Workers = field(default_factory=Workers)  # may be shared with other splits
     tuner: Tuner | None = None  # that sets the number of `workers` while these batches are trained on
     limit: int | None = None
+    share: tuple[int, int] | None = None  # rank and number of the processes that have a part each of every batch
 
     def __post_init__(self) -> None:
         self.workers.add(self)
@@ -66,7 +68,8 @@ class Batches:
             if self.device_augment is None or order is None:
                 inputs = self.prepare(inputs)
             else:
-                inputs = self.device_augment(inputs, epoch, position, self._cut(order, number))
+                position, indices = self._own(order, number)
+                inputs = self.device_augment(inputs, epoch, position, indices)
             if self.mix is not None:
                 inputs, targets = self.mix(inputs, targets, epoch, position)
             yield inputs, targets
@@ -81,12 +84,27 @@ class Batches:
         """Which samples of the split `epoch` is made of, as they come: int64."""
         return self._order(epoch)[: self.samples(0, len(self))]
 
+    def own(self, epoch: int) -> Tensor:
+        """`order`, of this process's samples."""
+        if self.share is None:
+            return self.order(epoch)
+        order = self._order(epoch)
+        return torch.cat([self._own(order, number)[1] for number in range(len(self))])
+
     def _order(self, epoch: int) -> Tensor:
         count = self.samples(0, len(self))
         return arrangement(self.split, self.batch_size, self.shuffle_seed, epoch, count)
 
     def _cut(self, order: Tensor, batch: int) -> Tensor:
         return order[batch * self.batch_size : (batch + 1) * self.batch_size]
+
+    def _own(self, order: Tensor, batch: int) -> tuple[int, Tensor]:
+        """The samples that this process has of a batch, and the position of the first."""
+        start = batch * self.batch_size
+        if self.share is None:
+            return start, order[start : start + self.batch_size]
+        first, last = part(start, min(start + self.batch_size, len(self.split)), *self.share)
+        return first, order[first:last]
 
     def _fetched(self, epoch: int, start: int) -> Iterator[Batch]:
         numbers = range(start, len(self))
@@ -110,10 +128,12 @@ class Batches:
         return self._read(epoch, number, self._known[1])
 
     def _read(self, epoch: int, number: int, order: Tensor) -> Batch:
-        indices = self._cut(order, number)
+        position, indices = self._own(order, number)
+        if not len(indices):  # as any other batch, but without samples; a split needn't know how to do that
+            return self.split.fetch(order[:1])[:0], rows(self.split.targets, indices)
         inputs = self.split.fetch(indices)
         if self.augment is not None:
-            inputs = torch.from_numpy(self.augment(inputs.numpy(), epoch, number * self.batch_size))
+            inputs = torch.from_numpy(self.augment(inputs.numpy(), epoch, position))
         return inputs, rows(self.split.targets, indices)
 
     def __getstate__(self) -> dict[str, Any]:

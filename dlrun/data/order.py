@@ -47,6 +47,19 @@ def longest_first(lengths: Tensor) -> Tensor:
     return lengths.argsort(descending=True, stable=True)
 
 
+def part(start: int, stop: int, rank: int, size: int) -> tuple[int, int]:
+    """The positions of a batch, of `start` to `stop` (exclusive), that are for `rank` of `size`.
+
+    As equal as can be, but two samples or none: batch norm can't train on one. So the last ranks may have none of a
+    small batch; rank 0 always has some.
+    """
+    count = stop - start
+    sharing = min(size, max(1, count // 2))
+    if rank >= sharing:
+        return stop, stop
+    return start + count * rank // sharing, start + count * (rank + 1) // sharing
+
+
 def generator_at(seed: int, epoch: int, position: int, stream: int) -> np.random.Generator:
     """A generator that starts at `position` of `epoch`."""
     generator = philox(seed, epoch, stream)

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from dlrun.data.source import DataOptions, PixelSplit, Source, Splits
-from dlrun.distributed import one_at_a_time
 from dlrun.errors import UserError
+from dlrun.locks import one_at_a_time
 from dlrun.registry import Size, datasets
 from dlrun.spec import DataSpec
 

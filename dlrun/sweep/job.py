@@ -11,15 +11,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from dlrun.distributed import Ranks, agreed, begin, telling
 from dlrun.ending import run_to_end
 from dlrun.errors import RunFailed, StopSignal, UserError
-from dlrun.logs import configure
+from dlrun.logs import configure, silence
 from dlrun.runfolder import RunFolder
 from dlrun.signals import stop_as_exit
 from dlrun.sweep.folder import FrozenJob, SweepFolder
 from dlrun.sweep.launchers.parent import end_with_parent
-from dlrun.sweep.state import ENDED, state_of
+from dlrun.sweep.state import ENDED, State, state_of
 from dlrun.sweep.surroundings import write_hydras
+from dlrun.torchrun import follows
 
 log = logging.getLogger("dlrun")
 LOOK = 0.5  # seconds between two looks at a run that another process has
@@ -47,11 +49,13 @@ def run_frozen(path: Path, number: int) -> int:
     folder = SweepFolder(path)
     job = folder.read_job(number)
     run = folder.run(job)
+    if follows():
+        silence()
     try:
-        while (state := state_of(run)) == "running":  # of a sweep that was killed; it goes as soon as it has noticed
-            time.sleep(LOOK)
-        if state not in ENDED:
-            _train(folder, job, run)
+        ranks = begin()
+        with telling(ranks):
+            if agreed(ranks, lambda: _awaited(run)) not in ENDED:
+                _train(folder, job, run, ranks)
     except UserError as error:
         _note(run, str(error), 2)
         return 2
@@ -62,31 +66,45 @@ def run_frozen(path: Path, number: int) -> int:
         _note(run, f"{type(error).__name__}: {error}", 1)
         return 1
     finally:
-        run.release()
+        if not follows():
+            run.release()
     return 0
 
 
-def _train(folder: SweepFolder, job: FrozenJob, run: RunFolder) -> None:
+def _awaited(run: RunFolder) -> State:
+    while (state := state_of(run)) == "running":  # of a sweep that was killed; it goes as soon as it has noticed
+        time.sleep(LOOK)
+    return state
+
+
+def _train(folder: SweepFolder, job: FrozenJob, run: RunFolder, ranks: Ranks | None) -> None:
     from dlrun.restoration import Resumption
     from dlrun.train import Job, train
 
-    config, resumes = job.config, None
-    if run.summary.exists():
+    config, goes_on = agreed(ranks, lambda: _claimed(folder, job, run))
+    resumes = Resumption(config, job.command) if goes_on else None
+    hopeless = None if follows() else _hopeless(folder, job)
+    logging.captureWarnings(True)
+    train(
+        config,
+        Job(run.path, job.run_id, job.choices, folder.name, resumes=resumes, hopeless=hopeless, ranks=ranks),
+    )
+
+
+def _claimed(folder: SweepFolder, job: FrozenJob, run: RunFolder) -> tuple[dict[str, Any], bool]:
+    """Make the job's folder this process's; returns the config, and whether a run goes on there."""
+    config, goes_on = job.config, run.summary.exists()
+    if goes_on:
         run.reopen()
         if run.config.exists():  # it wasn't killed between the two; a longer training, say, may have been asked for
             config = run.read_config()
-        resumes = Resumption(config, job.command)
     else:
         run.path.mkdir(parents=True, exist_ok=True)
         run.claim(job.run_id, job.command)
     run.write_config(config)
     write_hydras(run.path, folder.read()["naming"]["output_subdir"], config, job.overrides)
     configure(run)
-    logging.captureWarnings(True)
-    train(
-        config,
-        Job(run.path, job.run_id, job.choices, folder.name, resumes=resumes, hopeless=_hopeless(folder, job)),
-    )
+    return config, goes_on
 
 
 def _hopeless(folder: SweepFolder, job: FrozenJob) -> Hopeless | None:
@@ -99,7 +117,9 @@ def _hopeless(folder: SweepFolder, job: FrozenJob) -> Hopeless | None:
 
 
 def _note(run: RunFolder, error: str, code: int) -> None:
-    """Put into log and summary what ended the job before or beside its training."""
+    """Put into log and summary what ended the job before or beside its training; of several processes rank 0 does."""
+    if follows():
+        return
     log.error("%s", error)
     try:
         run.update_summary(status="failed", error=error, exit_code=code)

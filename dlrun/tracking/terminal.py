@@ -39,7 +39,8 @@ class LogFile(logging.FileHandler):
 class Terminal(Quiet):
     """One tqdm bar per epoch on a terminal, plain lines anywhere else."""
 
-    def __init__(self, epochs: int, show_bar: bool = True):
+    def __init__(self, epochs: int, show_bar: bool = True, processes: int = 1):
+        self.processes = processes  # that share a batch; the bar counts the samples of one
         self.epochs, self.width = epochs, len(str(epochs))
         self.show_bar = show_bar and sys.stderr.isatty()
         self.bar: Any = None
@@ -49,9 +50,9 @@ class Terminal(Quiet):
         """The bar of `epoch` (counted from 1), to be told by `update(n)` of every n samples."""
         self.bar = tqdm(
             desc=self._place(epoch),
-            total=samples,
-            initial=done,
-            unit=" samples",
+            total=-(-samples // self.processes),
+            initial=done // self.processes,
+            unit=" samples" if self.processes == 1 else f" samples in each of {self.processes} processes",
             leave=False,
             dynamic_ncols=True,
             mininterval=0.1,
