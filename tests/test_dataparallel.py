@@ -262,3 +262,13 @@ def test_torchrun_itself(tmp_path: Path) -> None:
     assert end == told["steps"] + 5
     subprocess.run([*torchrun, "resume", "run=run", f"trainer.max_steps={end}"], cwd=tmp_path, check=True, timeout=120)
     assert summary(tmp_path / "run")["status"] == "finished"
+
+
+@pytest.mark.slow
+def test_a_job_of_a_sweep_may_be_several_processes(dlrun: CommandLine) -> None:
+    words = [*SHORT, *MLP, "seed=0,1", "-m"]
+    assert dlrun(*words, "hydra.sweep.dir=one").code == 0
+    assert dlrun(*words, "hydra.sweep.dir=several", "hydra.launcher.processes=2").code == 0
+    for job in ("0", "1"):
+        assert_same(dlrun.folder / "one" / job, dlrun.folder / "several" / job)
+        assert "in each of 2 processes" in (dlrun.folder / "several" / job / "dlrun.log").read_text()
