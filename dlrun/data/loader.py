@@ -102,7 +102,7 @@ class Batches:
         """The samples that this process has of a batch, and the position of the first."""
         start = batch * self.batch_size
         if self.share is None:
-            return start, order[start : start + self.batch_size]
+            return start, self._cut(order, batch)
         first, last = part(start, min(start + self.batch_size, len(self.split)), *self.share)
         return first, order[first:last]
 
@@ -128,9 +128,12 @@ class Batches:
         return self._read(epoch, number, self._known[1])
 
     def _read(self, epoch: int, number: int, order: Tensor) -> Batch:
-        position, indices = self._own(order, number)
-        if not len(indices):  # as any other batch, but without samples; a split needn't know how to do that
-            return self.split.fetch(order[:1])[:0], rows(self.split.targets, indices)
+        if self.share is None:
+            position, indices = number * self.batch_size, self._cut(order, number)
+        else:
+            position, indices = self._own(order, number)
+            if not len(indices):  # as any other batch, but without samples; a split needn't know how to do that
+                return self.split.fetch(order[:1])[:0], rows(self.split.targets, indices)
         inputs = self.split.fetch(indices)
         if self.augment is not None:
             inputs = torch.from_numpy(self.augment(inputs.numpy(), epoch, position))
