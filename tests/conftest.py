@@ -37,7 +37,9 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def no_log_of_a_run_that_is_over() -> Iterator[None]:
     """A command ends with its process; here the next test would go on writing into the dlrun.log of the one before."""
+    logging.captureWarnings(False)  # or a second one would be taken for done already
     yield
+    logging.captureWarnings(False)
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if isinstance(handler, LogFile)]:
         root.removeHandler(handler)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,6 +92,7 @@ def test_before_the_first_job_has_ended_epochs_tell_the_pace(tmp_path: Path) -> 
     running = {"status": "running", "curve": [0.1, 0.2]}
     folder = make(tmp_path / "s", grid(seed=range(3)), lambda v, i: None if i else running, status="running")
     folder.note(0, "started", attempt=1)
+    time.sleep(0.05)
     with held(folder.lock, folder.run(folder.read_job(0)).lock):
         found = look(folder.path)
     seconds = found["running"][0]["seconds"]
