@@ -53,10 +53,10 @@ def start(args: Namespace, cfg: DictConfig) -> int:
     build_launcher(plain_node(cfg.hydra.launcher), folder, jobs)
     folder = make_folder(folder, named)
     facts = describe(args, cfg, asked, jobs[0].config, mode) | {"kind": "grid", "swept": swept(given)}
-    folder.begin(facts)
     OmegaConf.save(cfg, folder.path / "multirun.yaml")  # as Hydra leaves it
     folder.write_bases(composer.bases)
     folder.append(jobs)
+    folder.begin(facts)  # last: before it the folder isn't a sweep's, and after it the sweep is whole
     return run(folder, launcher=build_launcher(plain_node(cfg.hydra.launcher), folder))
 
 

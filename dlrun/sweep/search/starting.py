@@ -66,8 +66,8 @@ def begin_search(args: Namespace, cfg: DictConfig, folder: SweepFolder, named: b
     facts = describe(args, cfg, asked, configs[0], mode)
     facts |= {"kind": "search", "swept": [p.name for p in space.parameters], "study": plan}
     facts["versions"] = {**facts["versions"], "optuna": optuna.__version__}
-    folder.begin(_without_passwords(facts))
     folder.write_bases(composer.bases)
+    folder.begin(_without_passwords(facts))
     return folder
 
 
