@@ -65,8 +65,10 @@ def is_held(path: Path) -> bool:
         return False
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except (BlockingIOError, PermissionError):
         return True
+    except OSError:  # a file system that has no locks, where `hold` has none either
+        return False
     else:
         return False
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -131,3 +132,15 @@ def test_whoever_asks_takes_nothing_away(start: Callable[..., Any], tmp_path: Pa
         assert start(Process, ask, lock).wait() == 11
     release(lock)
     assert start(Process, ask, lock).wait() == 10
+
+
+def test_where_there_are_no_locks_nobody_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = tmp_path / ".lock"
+    lock.touch()
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.lockf", refuse)
+    hold(lock)
+    assert not is_held(lock)
