@@ -18,6 +18,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_d
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
+from dlrun.changes import check_plugins
 from dlrun.compose import (
     HYDRA_VERSION,
     MISTAKES,
@@ -38,10 +39,11 @@ class Composer:
     """Composes jobs' configs. `args` are the sweep's, `bases` what an earlier sweep has kept.
 
     Which keys are config groups is kept with the bases: with those nothing is read from conf/ for what they have.
+    `words` are of whoever goes on with that sweep, which may be a stranger's: a config with plugins needs them.
     """
 
-    def __init__(self, args: Namespace, bases: Sequence[Mapping[str, Any]] = ()):
-        self.args = args
+    def __init__(self, args: Namespace, bases: Sequence[Mapping[str, Any]] = (), words: Sequence[str] | None = None):
+        self.args, self.words = args, words
         # Hydra's own words may bring in other folders with more groups: hydra.searchpath.
         self.hydra = [word for word in args.overrides if _is_hydras(_parsed(word))]
         self._is_group: dict[str, bool] = {}
@@ -73,9 +75,12 @@ class Composer:
             config = pickle.loads(base)  # a sixth of what a deepcopy takes
             values = [_parsed(word) for word in words if word not in chosen]
             ConfigLoaderImpl._apply_overrides_to_config(values, config)
-            return resolved(config), choices
+            whole = resolved(config)
         except MISTAKES as error:
             raise explained(error) from error
+        if self.words is not None:
+            check_plugins(whole, self.words)
+        return whole, choices
 
     def is_group(self, override: Override) -> bool:
         """Whether it chooses from a config group, as Hydra tells."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
 
 from dlrun.errors import UserError
 from dlrun.logs import configure_terminal
@@ -11,10 +13,10 @@ from dlrun.sweep.composition import Composer, job_words
 from dlrun.sweep.finding import find
 from dlrun.sweep.folder import SweepFolder
 from dlrun.sweep.grid import Axes, axes, combinations, swept
-from dlrun.sweep.identity import key
+from dlrun.sweep.identity import key, matters
 from dlrun.sweep.launchers import build as build_launcher
 from dlrun.sweep.policy import Policy
-from dlrun.sweep.resuming import arguments
+from dlrun.sweep.resuming import MAY_CHANGE, arguments, changes
 from dlrun.sweep.running import run
 from dlrun.sweep.starting import prepare
 from dlrun.sweep.surroundings import check_sweep_plugins
@@ -23,32 +25,41 @@ from dlrun.sweep.surroundings import check_sweep_plugins
 def extend(folder: SweepFolder, words: Sequence[str]) -> int:
     """`dlrun sweep extend run=DIR KEY=VALUE,…`: the grid with these values added to its own. Raises UserError."""
     configure_terminal()
-    facts = folder.read()
-    check_sweep_plugins((job.config for job in folder.read_jobs()), words)
-    words = [word for word in words if not word.startswith("plugins=")]
-    if not job_words(words) or len(job_words(words)) != len(words):
+    values = [word for word in words if not word.startswith("plugins=")]
+    if not job_words(values) or len(job_words(values)) != len(values):
         raise UserError("sweep extend: say which values come in, such as optimizer.lr=1e-1 or seed=range(5,10)")
-    grid = axes(facts["words"], facts["sweeper"].get("params"))
-    for name, values in axes(words).items():
-        before = grid.setdefault(name, [])
-        before += [word for word in values if word not in before]
-    return add(str(folder.path), grid, arguments(facts, facts["words"]))
+    with folder.held():
+        facts = _facts(folder)
+        grid = deepcopy(facts["axes"])
+        for name, added in axes(values).items():
+            before = grid.setdefault(name, [])
+            before += [word for word in added if word not in before]
+        return _add(folder, facts, grid, arguments(facts, facts["words"]), words, axes=grid)
 
 
 def add(name: str, grid: Axes, args: Namespace) -> int:
-    """Freeze, check and run the jobs of `grid` that the sweep `name` doesn't have, and what is left of the others.
-
-    What the sweep knows already of conf/ is taken from there, so that old and new jobs can be compared.
-    """
+    """`dlrun -m … sweep.extend=DIR`: a grid of its own, of which the sweep has some jobs. Raises UserError."""
     folder = find(name)
-    facts = folder.read()
-    if facts["kind"] != "grid":
-        raise UserError(f"sweep.extend: {folder.path} is a search; dlrun sweep resume hydra.sweeper.n_trials=… goes on")
-    over = [*facts["swept"], *(name for name in swept(grid) if name not in facts["swept"])]
+    with folder.held():
+        facts = _facts(folder)
+        facts |= changes(facts, list(filter(_says_how, args.overrides)), (*MAY_CHANGE, "sweep.check"))
+        return _add(folder, facts, grid, args, args.overrides)
+
+
+def _add(
+    folder: SweepFolder, facts: dict[str, Any], grid: Axes, args: Namespace, words: Sequence[str], **changed: Any
+) -> int:
+    """Freeze, check and run the jobs of `grid` that the sweep doesn't have, and what is left of the others.
+
+    What the sweep knows already of conf/ is taken from there, so that old and new jobs can be compared. `words` are of
+    whoever says so; what is `changed` in sweep.json is kept with the new jobs.
+    """
     jobs = folder.read_jobs()
+    check_sweep_plugins(folder, words)
+    over = list(dict.fromkeys([*facts["swept"], *swept(grid), *_differing(facts["axes"], grid)]))
     known = [key(job.config, over) for job in jobs]
     first = 1 + max((job.number for job in jobs), default=-1)
-    composer = Composer(args, bases=folder.read_bases())
+    composer = Composer(args, bases=folder.read_bases(), words=words)
     launcher = build_launcher(facts["launcher"], folder)
     asked = Policy(**facts["policy"])
     new, _ = prepare(composer, combinations(grid), over, facts["naming"], asked, launcher.elsewhere, first, known)
@@ -57,6 +68,26 @@ def add(name: str, grid: Axes, args: Namespace) -> int:
         raise UserError(f"hydra.sweep.subdir: the new jobs would have folders of the old ones ({', '.join(taken)})")
     folder.write_bases(composer.bases)
     folder.append(new)
-    folder.update(swept=over)
+    folder.update(swept=over, launcher=facts["launcher"], policy=facts["policy"], **changed)
     print(f"{len(new)} new job{'s' * (len(new) != 1)} for {folder.path}")
-    return run(folder, launcher=launcher)
+    return run(folder)
+
+
+def _facts(folder: SweepFolder) -> dict[str, Any]:
+    facts = folder.read()
+    if facts["kind"] != "grid":
+        raise UserError(f"sweep.extend: {folder.path} is a search; dlrun sweep resume hydra.sweeper.n_trials=… goes on")
+    return facts
+
+
+def _says_how(word: str) -> bool:
+    """Whether the jobs are run by it; that they get their folders here, and no others, is said already."""
+    if word.startswith("hydra.sweep."):
+        raise UserError(f"{word.partition('=')[0]}: new jobs of a sweep are put beside its others")
+    return word.startswith(("hydra/launcher=", "hydra.launcher.", "sweep.")) and not word.startswith("sweep.extend=")
+
+
+def _differing(before: Axes, now: Axes) -> list[str]:
+    """Keys with one value each that isn't the same one: they tell the new jobs from the old ones, too."""
+    names = [name.lstrip("+~") for name in dict.fromkeys([*before, *now]) if before.get(name) != now.get(name)]
+    return list(filter(matters, names))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from dlrun.atomic import atomic_write, flush_folder
 from dlrun.errors import UserError
+from dlrun.locks import hold, release
 from dlrun.runfolder import RunFolder, finite
 
 FORMAT = 1  # of sweep.json and jobs.jsonl
@@ -54,6 +56,23 @@ class SweepFolder:
 
     def run(self, job: FrozenJob) -> RunFolder:
         return RunFolder(self.path / job.folder)
+
+    def hold(self) -> None:
+        """It is this process's from here on. Raises UserError if another one runs it."""
+        try:
+            hold(self.lock)
+        except UserError:
+            owner = self.lock.read_text(errors="replace").strip()
+            raise UserError(f"run: {self.path} is being run by {owner or 'another process'}") from None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """`hold` for the block."""
+        self.hold()
+        try:
+            yield
+        finally:
+            release(self.lock)
 
     def begin(self, facts: Mapping[str, Any]) -> None:
         begun = {"format": FORMAT, "name": self.name, "status": "running", "created": _now()}

@@ -24,6 +24,11 @@ def key(config: Mapping[str, Any], swept: Iterable[str] = ()) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def matters(name: str) -> bool:
+    """Whether two jobs that differ in the key `name` are two."""
+    return not any(name == beside or name.startswith(f"{beside}.") for beside in BESIDE)
+
+
 def _without(config: Mapping[str, Any], beside: set[str], path: str = "") -> dict[str, Any]:
     kept = {}
     for name, value in config.items():

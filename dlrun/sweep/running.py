@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import time
 
-from dlrun.errors import UserError
-from dlrun.locks import hold, release
 from dlrun.sweep.answers.report import report
 from dlrun.sweep.driver import Driver, Source
 from dlrun.sweep.folder import SweepFolder
@@ -23,14 +21,9 @@ STATUS = {0: "finished", 1: "failed"}
 
 def run(folder: SweepFolder, launcher: Launcher | None = None, source: Source | None = None) -> int:
     """Returns the exit code: 0, 1 if a job failed, 130 or 143 if somebody said stop. Raises UserError."""
-    facts = folder.read()
     began = time.monotonic()
-    try:
-        hold(folder.lock)
-    except UserError:
-        owner = folder.lock.read_text(errors="replace").strip()
-        raise UserError(f"run: {folder.path} is being run by {owner or 'another process'}") from None
-    try:
+    with folder.held():
+        facts = folder.read()
         launcher = launcher or build_launcher(facts["launcher"], folder)
         source = source or Grid(folder)
         folder.update(status="running")
@@ -40,8 +33,6 @@ def run(folder: SweepFolder, launcher: Launcher | None = None, source: Source | 
         folder.update(status=STATUS.get(code, "interrupted"), seconds=round(seconds, 3))
         _conclude(folder, code)
         return code
-    finally:
-        release(folder.lock)
 
 
 def _announce(folder: SweepFolder, source: Source, launcher: Launcher) -> None:

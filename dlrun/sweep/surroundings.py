@@ -6,7 +6,7 @@ somebody else: nothing in it is executed, set or imported on its own word.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from dlrun.atomic import atomic_write
 from dlrun.changes import check_plugins
 from dlrun.conffolder import conf_folder
 from dlrun.errors import UserError
+from dlrun.sweep.folder import SweepFolder
+from dlrun.sweep.state import ENDED, state_of
 
 ENVIRONMENT = "jobs have the environment of the command that runs them; set it there"
 REFUSED: dict[str, tuple[Any, str]] = {
@@ -40,10 +42,16 @@ def check_surroundings(cfg: DictConfig) -> None:
         raise UserError("hydra/job_logging: isn't for sweeps: each job logs into its own dlrun.log")
 
 
-def check_sweep_plugins(configs: Iterable[Mapping[str, Any]], words: Sequence[str]) -> None:
-    """A sweep that imports the user's modules is resumed with the user's word for them, as a run is."""
-    for config in configs:
-        check_plugins(config, words)
+def check_sweep_plugins(folder: SweepFolder, words: Sequence[str]) -> None:
+    """A sweep that imports the user's modules is resumed with the user's word for them, as a run is.
+
+    A job that was begun goes on with its own config.yaml, so that has no other say.
+    """
+    for job in folder.read_jobs() if folder.jobs.exists() else ():
+        check_plugins(job.config, words)
+        run = folder.run(job)
+        if run.config.exists() and state_of(run) not in ENDED:
+            check_plugins(run.read_config(), words)
 
 
 def write_hydras(folder: Path, name: str | None, config: Mapping[str, Any], overrides: Sequence[str]) -> None:

@@ -58,6 +58,7 @@ def build(node: Mapping[str, Any], folder: SweepFolder, known: Sequence[FrozenJo
     if target == BASIC:
         from dlrun.sweep.launchers.inprocess import InProcess
 
+        check_options(InProcess, {name: value for name, value in node.items() if name != "_target_"}, "hydra.launcher")
         return InProcess(folder)
     if target:
         from dlrun.sweep.launchers import plugin

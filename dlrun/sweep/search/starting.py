@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
 from dlrun.errors import UserError
-from dlrun.locks import hold
 from dlrun.rehearsal import Rehearsal
 from dlrun.runfolder import new_run_id
 from dlrun.sweep.composition import Composer, job_words
@@ -71,9 +70,8 @@ def begin_search(args: Namespace, cfg: DictConfig, folder: SweepFolder, named: b
     return folder
 
 
-def resume_search(folder: SweepFolder, changes: Mapping[str, Any]) -> int:
-    """Go on with a search; `changes` are of sweep.json. Returns the exit code. Raises UserError."""
-    hold_sweep(folder)
+def resume_search(folder: SweepFolder, changes: Mapping[str, Any], words: Sequence[str]) -> int:
+    """Go on with a search, as `words` say; `changes` are of sweep.json. Returns the exit code. Raises UserError."""
     facts = {**folder.read(), **changes}
     options = read_options(facts["sweeper"])
     space = _space(facts["words"], options)
@@ -82,16 +80,19 @@ def resume_search(folder: SweepFolder, changes: Mapping[str, Any]) -> int:
     if options.n_trials is not None:
         plan["n_trials"] = _n_trials(options, space, plan["sampler"]["name"])
     folder.update(**changes, study=plan)
-    return run(folder, build_launcher(facts["launcher"], folder), search_of(folder))
+    return run(folder, build_launcher(facts["launcher"], folder), search_of(folder, words))
 
 
-def search_of(folder: SweepFolder) -> Search:
-    """The source of a search's jobs, from its folder alone, which is this process's from here on. Raises UserError."""
+def search_of(folder: SweepFolder, words: Sequence[str] | None = None) -> Search:
+    """The source of a search's jobs, from its folder alone, which is this process's from here on. Raises UserError.
+
+    `words` are of whoever goes on with a search, see Composer.
+    """
     import_optuna()
     from dlrun.sweep.resuming import arguments
     from dlrun.sweep.search.study import Plan, Search
 
-    hold_sweep(folder)
+    folder.hold()
     facts, where = folder.read(), storage_of(folder)
     plan = facts["study"]
     space = _space(facts["words"], read_options(facts["sweeper"]))
@@ -99,7 +100,7 @@ def search_of(folder: SweepFolder) -> Search:
         folder,
         find_study(where, plan, space, make=True),
         space,
-        Composer(arguments(facts, facts["words"]), bases=folder.read_bases()),
+        Composer(arguments(facts, facts["words"]), bases=folder.read_bases(), words=words),
         Plan(
             owner=plan["owner"],
             objectives=list(plan["objectives"]),
@@ -110,15 +111,6 @@ def search_of(folder: SweepFolder) -> Search:
             asking=asking(where),
         ),
     )
-
-
-def hold_sweep(folder: SweepFolder) -> None:
-    """This sweep is this process's, before it touches the study. Raises UserError if another one runs it."""
-    try:
-        hold(folder.lock)
-    except UserError:
-        owner = folder.lock.read_text(errors="replace").strip()
-        raise UserError(f"run: {folder.path} is being run by {owner or 'another process'}") from None
 
 
 def _space(words: list[str], options: SearchOptions) -> Space:
