@@ -75,6 +75,7 @@ class SweepFolder:
             release(self.lock)
 
     def begin(self, facts: Mapping[str, Any]) -> None:
+        """It is a sweep from here on, so all else that makes it one is there before."""
         begun = {"format": FORMAT, "name": self.name, "status": "running", "created": _now()}
         _write_json(self.sweep, begun | dict(facts))
 

@@ -47,7 +47,7 @@ def check_sweep_plugins(folder: SweepFolder, words: Sequence[str]) -> None:
 
     A job that was begun goes on with its own config.yaml, so that has no other say.
     """
-    for job in folder.read_jobs() if folder.jobs.exists() else ():
+    for job in folder.read_jobs():
         check_plugins(job.config, words)
         run = folder.run(job)
         if run.config.exists() and state_of(run) not in ENDED:

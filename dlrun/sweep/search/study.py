@@ -49,7 +49,7 @@ class Search:
 
     def __init__(self, folder: SweepFolder, study: Study, space: Space, composer: Composer, plan: Plan):
         self.folder, self.study, self.space, self.composer, self.plan = folder, study, space, composer, plan
-        self.jobs = folder.read_jobs() if folder.jobs.exists() else []
+        self.jobs = folder.read_jobs()
         self.running: set[int] = set()
         self.left: deque[FrozenJob] = deque()
         with told_as_one_line(plan.where):

@@ -14,6 +14,7 @@ from searches import TWO, again, begin, drawn, finish, peak, train
 
 from dlrun.errors import UserError
 from dlrun.locks import release
+from dlrun.sweep.answers.status import look
 from dlrun.sweep.folder import SweepFolder
 from dlrun.sweep.search.reaching import study_of
 from dlrun.sweep.search.study import FOLDER, HOST, OWNER
@@ -111,6 +112,13 @@ def test_an_interrupted_trial_keeps_its_number_and_its_folder(tmp_path: Path) ->
     search = again(tmp_path / "a")
     assert search.next() == two
     assert states(search) == ["COMPLETE", "RUNNING"]
+
+
+def test_a_search_that_was_killed_before_its_first_job_is_one(tmp_path: Path) -> None:
+    begin(tmp_path / "search", *TWO, "hydra.sweeper.n_trials=3")
+    found = look(tmp_path / "search")
+    assert (found["total"], found["counts"]["pending"]) == (3, 3)
+    assert finish(again(tmp_path / "search")) == 3
 
 
 def test_a_grid_sampler_visits_each_place_once(tmp_path: Path) -> None:
