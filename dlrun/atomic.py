@@ -30,6 +30,25 @@ def atomic_write(path: Path, keep: Path | None = None) -> Iterator[BinaryIO]:
     flush_folder(path.parent)
 
 
+def create(path: Path, content: bytes) -> None:
+    """A whole file that wasn't there. Raises FileExistsError if it was."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links: for a moment it is there and empty
+        with path.open("xb") as file:
+            file.write(content)
+    finally:
+        partial.unlink()
+    flush_folder(path.parent)
+
+
 def _keep(path: Path, keep: Path) -> None:
     """Give what `path` names a second name, so that it is never without one."""
     if keep.exists() and keep.samefile(path):  # a process was killed between this and its rename

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from dlrun import __version__, slurm
-from dlrun.atomic import atomic_write, remove_partial
+from dlrun.atomic import atomic_write, create, remove_partial
 from dlrun.errors import UserError
 from dlrun.locks import hold, release
 
@@ -44,8 +44,7 @@ class RunFolder:
         begun = {"format": FORMAT, "run_id": run_id, "status": "running", "command": list(command), "started": _now()}
         begun["slurm_job"] = slurm.job()
         try:
-            with self.summary.open("x") as file:
-                json.dump(begun, file)
+            create(self.summary, json.dumps(begun).encode())
         except FileExistsError:
             raise UserError(f"hydra.run.dir: {self.path} already holds a run; choose another folder") from None
         hold(self.lock)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -7,7 +8,7 @@ import sys
 
 import pytest
 
-from dlrun.atomic import atomic_write
+from dlrun.atomic import atomic_write, create
 
 
 def test_old_file_stands_until_the_block_ends(tmp_path):
@@ -43,7 +44,7 @@ def test_killed_in_the_middle(tmp_path):
     path.write_bytes(b"old")
     script = """if True:
         import os, pathlib, signal, sys
-        from dlrun.atomic import atomic_write
+        from dlrun.atomic import atomic_write, create
         with atomic_write(pathlib.Path(sys.argv[1])) as file:
             file.write(b"half"); file.flush()
             os.kill(os.getpid(), signal.SIGKILL)
@@ -82,3 +83,21 @@ def test_on_disk_before_the_rename_and_the_rename_too(tmp_path, monkeypatch):
     inode, folder = path.stat().st_ino, tmp_path.stat()
     # All five bytes when it is flushed to disk, none left in Python's buffer.
     assert calls == [("fsync", inode, 5), ("replace", inode, path), ("fsync", folder.st_ino, folder.st_size)]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_is_created_once_and_whole(tmp_path, monkeypatch, links):
+    path, link = tmp_path / "file", os.link
+
+    def linked(partial, name):
+        assert not path.exists() or path.read_bytes() == b"first"
+        if not links:
+            raise OSError(errno.EPERM, "Operation not permitted")
+        link(partial, name)
+
+    monkeypatch.setattr("os.link", linked)
+    create(path, b"first")
+    with pytest.raises(FileExistsError):
+        create(path, b"second")
+    assert path.read_bytes() == b"first"
+    assert os.listdir(tmp_path) == ["file"]
