@@ -143,6 +143,8 @@ class Driver:
         console = run.path / "console.log"
         hint = f"; see {console}" if console.exists() else ""
         facts = {"status": "failed", "error": f"{error}{hint}", "exit_code": _exit_code(ended.code)}
+        if state == "running":  # another process has its folder, one that the launcher has lost sight of
+            return "failed", facts
         with suppress(UserError, OSError):  # it may have died before it had a summary
             return "failed", run.update_summary(**facts)
         return "failed", facts

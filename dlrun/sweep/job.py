@@ -14,6 +14,7 @@ from typing import Any
 from dlrun.distributed import Ranks, agreed, begin, telling
 from dlrun.ending import run_to_end
 from dlrun.errors import RunFailed, StopSignal, UserError
+from dlrun.locks import hold
 from dlrun.logs import configure, silence
 from dlrun.runfolder import RunFolder
 from dlrun.signals import stop_as_exit
@@ -122,6 +123,7 @@ def _note(run: RunFolder, error: str, code: int) -> None:
         return
     log.error("%s", error)
     try:
+        hold(run.lock)  # what another process has isn't failed
         run.update_summary(status="failed", error=error, exit_code=code)
     except (OSError, UserError) as problem:
         print(f"dlrun: {run.summary} couldn't be written: {problem}", file=sys.stderr)

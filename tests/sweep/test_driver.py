@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from subprocess import PIPE, Popen
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from dlrun.sweep.driver import Driver
 from dlrun.sweep.folder import FrozenJob, SweepFolder
 from dlrun.sweep.grid import Grid
+from dlrun.sweep.job import _note as note
 from dlrun.sweep.launchers import Ended
 from dlrun.sweep.policy import Policy
 from dlrun.sweep.state import state_of
@@ -109,6 +112,21 @@ def test_retry_tries_again_as_often_as_it_says(folder: SweepFolder, capsys: pyte
     assert "seed=3: as told; again (2 of 2)" in capsys.readouterr().out
     ended = [event for event in folder.read_events() if event["event"] == "ended" and event["job"] == 4]
     assert [event["state"] for event in ended] == ["failed", "interrupted", "pruned"]
+
+
+def test_a_run_that_another_process_has_isnt_said_to_have_failed(folder: SweepFolder) -> None:
+    """SLURM may have a job of an earlier driver's still, or the launcher lose sight of one."""
+    run = folder.run(folder.read_job(1))
+    run.path.mkdir()
+    code = f"import sys; from pathlib import Path; from dlrun.locks import hold; hold(Path({str(run.lock)!r}))"
+    with Popen([sys.executable, "-c", f"{code}; print(flush=True); input()"], stdin=PIPE, stdout=PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        failed, _ = drive(folder, Policy(), 1, j1=[1])
+        assert (failed, states(folder)[1], run.read_summary()["status"]) == (1, "running", "running")
+        note(run, "hydra.run.dir: it holds a run already", 2)
+        assert run.read_summary()["status"] == "running"
+        process.kill()
 
 
 def test_a_line_that_a_kill_cut_off_is_none(folder: SweepFolder) -> None:
