@@ -72,10 +72,11 @@ def absolute(given: str) -> str:
 
 
 def masked(text: str) -> str:
-    """Without the password of an address."""
+    """Without the password of an address, before its host or among its options."""
     import re
 
-    return re.sub(r"(://[^/:@\s]*):.*@", r"\1:***@", text)
+    text = re.sub(r"(://[^/:@\s]*):.*@", r"\1:***@", text)
+    return re.sub(r"([?&](?:password|passwd|sslpassword)=)[^&#'\"\s]*", r"\1***", text)
 
 
 @contextmanager

@@ -127,6 +127,7 @@ def test_what_a_storage_is_called() -> None:
     assert absolute("sqlite:///a.db") == f"sqlite:///{Path.cwd()}/a.db"
     assert masked("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
     assert masked("postgresql://me@host/db") == "postgresql://me@host/db"
+    assert masked("postgresql://host/db?password=secret&user=me") == "postgresql://host/db?password=***&user=me"
     for wrong in ("sqlite://", "sqlite:///:memory:", "ftp://a/b"):
         with pytest.raises(UserError, match=r"hydra\.sweeper\.storage: expected"):
             absolute(wrong)
