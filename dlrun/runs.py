@@ -30,7 +30,7 @@ def find(name: str) -> Path:
 
 def refuse_sweep(path: Path, verb: str) -> None:
     """Raise UserError if the folder is of a sweep, which has runs in it but is none."""
-    if (path / "multirun.yaml").exists() and not RunFolder(path).summary.exists():
+    if ((path / "multirun.yaml").exists() or (path / "sweep.json").exists()) and not RunFolder(path).summary.exists():
         jobs = sorted(job.parent.name for job in path.glob("*/summary.json"))
         raise UserError(f"run: {path} is a sweep; {verb} one of its jobs, run={path}/… ({', '.join(jobs)})")
 

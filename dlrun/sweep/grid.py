@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
-from hydra.core.override_parser.types import Override
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import Override, ValueType
 
 from dlrun.compose import parse_overrides
 from dlrun.errors import UserError
@@ -22,7 +23,7 @@ def axes(words: Sequence[str], params: Mapping[str, Any] | None = None) -> Axes:
 
     `params` is `hydra.sweeper.params`; what the words say comes before it. Raises UserError for a continuous range.
     """
-    named = [f"{key}={value}" for key, value in (params or {}).items()]
+    named = [f"{key}={'null' if value is None else value}" for key, value in (params or {}).items()]
     found: Axes = {}
     for override in parse_overrides(job_words([*named, *words])):
         found[override.get_key_element()] = _values(override)
@@ -49,6 +50,10 @@ def _values(override: Override) -> list[str]:
             f"'{override.input_line}' has no end of values: a grid needs some, such as choice(…) or range(…); "
             "hydra/sweeper=optuna searches between two"
         )
+    if override.value_type is ValueType.GLOB_CHOICE_SWEEP:  # of what is in conf/ now
+        if not GlobalHydra.instance().is_initialized():
+            raise UserError(f"'{override.input_line}': conf/ isn't asked again for an old sweep; name the choices")
+        override.config_loader = GlobalHydra.instance().config_loader()
     values = list(override.sweep_string_iterator())
     if not values:
         raise UserError(f"'{override.input_line}' has no value")

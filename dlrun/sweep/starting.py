@@ -73,14 +73,14 @@ def prepare(
 ) -> tuple[list[FrozenJob], str]:
     """Compose, freeze and check a job for each of `words`, but for those whose key is `known`.
 
-    Returns them and which end of the monitored metric is the better one. Raises UserError for the first job that can't
-    be trained.
+    Returns them and which end of the metric that the first one monitors is the better one. Raises UserError for the
+    first job that can't be trained.
     """
     from dlrun.rehearsal import Rehearsal
 
     rehearsal = Rehearsal(asked.check, elsewhere)
     jobs: list[FrozenJob] = []
-    keys, same, mode = set(known), 0, "max"
+    keys, same, modes = set(known), 0, list[str]()
     for overrides in words:
         job = freeze(composer, overrides, first + len(jobs), over, names)
         if job.key in keys:
@@ -88,7 +88,7 @@ def prepare(
             continue
         keys.add(job.key)
         try:
-            mode = rehearsal.check(job.config)
+            modes.append(rehearsal.check(job.config))
         except UserError as error:
             if not over:
                 raise
@@ -99,7 +99,7 @@ def prepare(
         log.warning("%d of the %d jobs are the same as another one; they run once", same, len(words))
     if len({job.folder for job in jobs}) < len(jobs):
         raise UserError("hydra.sweep.subdir: several jobs would have one folder; let ${hydra.job.num} be part of it")
-    return jobs, mode
+    return jobs, modes[0] if modes else "max"
 
 
 def describe(args: Namespace, cfg: DictConfig, asked: Policy, config: Mapping[str, Any], mode: str) -> dict[str, Any]:

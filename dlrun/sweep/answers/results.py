@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from signal import Signals
 from typing import Any, Literal
 
 from dlrun.errors import UserError, printable
+from dlrun.signals import name_of
 from dlrun.sweep.folder import FrozenJob, SweepFolder
 from dlrun.sweep.state import State, state_of
 
@@ -157,15 +157,8 @@ def _error(summary: Mapping[str, Any], end: Mapping[str, Any] | None) -> str:
     code = None if end is None else end.get("code")
     said = summary.get("error") or (end or {}).get("error")
     if not said and isinstance(code, int) and code < 0:
-        said = f"killed by {_signal(-code)}"
+        said = f"killed by {name_of(-code)}"
     elif not said:
         said = "it left no error" if code is None else f"its process ended with exit code {code}"
     line = printable(" ".join(str(said).split()))
     return line if len(line) <= ERROR else f"{line[: ERROR - 1]}…"
-
-
-def _signal(number: int) -> str:
-    try:
-        return Signals(number).name
-    except ValueError:
-        return f"signal {number}"
