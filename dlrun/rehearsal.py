@@ -26,6 +26,7 @@ from dlrun.plugins import load_plugins
 from dlrun.precision import Precision
 from dlrun.registry import precisions, tasks
 from dlrun.spec import DataSpec
+from dlrun.tracking.tensorboard import check_installed
 from dlrun.transfer import transfer
 from dlrun.tta import checked
 
@@ -53,6 +54,8 @@ class Rehearsal:
     def check(self, config: Mapping[str, Any]) -> str:
         """Raises UserError for a config that can't be trained. Returns the name of the metric's better end."""
         typed = parse(config)
+        if typed.tracking.tensorboard is not None and not self.elsewhere:
+            check_installed()
         self._once("plugins", config["plugins"], lambda: load_plugins(typed.plugins))
         builder: Any = tasks[typed.task.name]
         if self.depth == "config" and hasattr(builder, "metrics"):

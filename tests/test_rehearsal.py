@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -38,6 +39,14 @@ Composed = Callable[..., dict[str, Any]]
 def test_what_a_training_would_refuse(compose_config: Composed, words: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Rehearsal().check(compose_config(*words))
+
+
+def test_a_tracker_that_isnt_installed(compose_config: Composed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    config = compose_config("tracking=tensorboard", "data=breast_cancer", "model=perceptron", "augment=none")
+    with pytest.raises(UserError, match="tracking=tensorboard needs TensorBoard"):
+        Rehearsal().check(config)
+    Rehearsal(elsewhere=True).check(config)  # where the jobs run it may be there
 
 
 def test_what_configs_share_is_built_once(compose_config: Composed, monkeypatch: pytest.MonkeyPatch) -> None:

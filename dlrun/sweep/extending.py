@@ -19,7 +19,7 @@ from dlrun.sweep.policy import Policy
 from dlrun.sweep.resuming import MAY_CHANGE, arguments, changes
 from dlrun.sweep.running import run
 from dlrun.sweep.starting import prepare
-from dlrun.sweep.surroundings import check_sweep_plugins
+from dlrun.sweep.surroundings import check_commands, check_sweep_plugins
 
 
 def extend(folder: SweepFolder, words: Sequence[str]) -> int:
@@ -56,6 +56,7 @@ def _add(
     """
     jobs = folder.read_jobs()
     check_sweep_plugins(folder, words)
+    check_commands(facts["launcher"], words)
     over = list(dict.fromkeys([*facts["swept"], *swept(grid), *_differing(facts["axes"], grid)]))
     known = [key(job.config, over) for job in jobs]
     first = 1 + max((job.number for job in jobs), default=-1)

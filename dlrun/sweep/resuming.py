@@ -17,7 +17,7 @@ from dlrun.sweep.launchers import build as build_launcher
 from dlrun.sweep.policy import policy
 from dlrun.sweep.running import run
 from dlrun.sweep.starting import plain_node
-from dlrun.sweep.surroundings import check_sweep_plugins
+from dlrun.sweep.surroundings import check_commands, check_sweep_plugins
 
 MAY_CHANGE = ("hydra/launcher", "hydra.launcher.*", "sweep.on_error", "sweep.max_retries")
 MAY_CHANGE_IN_A_SEARCH = ("hydra.sweeper.n_trials", "hydra.sweeper.n_jobs")
@@ -31,6 +31,7 @@ def resume(folder: SweepFolder, words: Sequence[str]) -> int:
         facts = folder.read()
         searches = facts["kind"] == "search"
         check_sweep_plugins(folder, words)
+        check_commands(facts["launcher"], words)
         said = [word for word in words if not word.startswith("plugins=")]
         changed = changes(facts, said, (*MAY_CHANGE, *(MAY_CHANGE_IN_A_SEARCH if searches else ())))
         if searches:

@@ -21,6 +21,7 @@ from dlrun.sweep.folder import SweepFolder
 from dlrun.sweep.state import ENDED, state_of
 
 ENVIRONMENT = "jobs have the environment of the command that runs them; set it there"
+SHELL = ("setup", "srun_args", "additional_parameters")  # options of submitit_slurm
 REFUSED: dict[str, tuple[Any, str]] = {
     "hydra.job.env_set": ({}, ENVIRONMENT),
     "hydra.job.env_copy": ([], ENVIRONMENT),
@@ -52,6 +53,17 @@ def check_sweep_plugins(folder: SweepFolder, words: Sequence[str]) -> None:
         run = folder.run(job)
         if run.config.exists() and state_of(run) not in ENDED:
             check_plugins(run.read_config(), words)
+
+
+def check_commands(launcher: Mapping[str, Any], words: Sequence[str]) -> None:
+    """What a sweep's launcher says to a shell needs the word of whoever resumes it, as plugins do. Raises UserError."""
+    for name in SHELL:
+        given = ("hydra/launcher=", f"hydra.launcher.{name}=")
+        if launcher.get(name) and not any(word.startswith(given) for word in words):
+            raise UserError(
+                f"hydra.launcher.{name}: this sweep's own goes to a shell; if you trust whoever made the folder, "
+                f"say it again (it is {launcher[name]})"
+            )
 
 
 def write_hydras(folder: Path, name: str | None, config: Mapping[str, Any], overrides: Sequence[str]) -> None:

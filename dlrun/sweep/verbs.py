@@ -9,7 +9,8 @@
 resume takes words that change how it is run, not what:
   hydra/launcher=… hydra.launcher.…=…            who runs the jobs, and how many at a time
   sweep.on_error=continue|stop|retry             what a failure means; sweep.max_retries=…
-  hydra.sweeper.n_trials=…                       how many trials a search comes to
+  hydra.sweeper.n_trials=…                       how many trials a search comes to; n_jobs=…, how many at a time
+  plugins=[…] hydra.launcher.setup=…             what the sweep imports or tells a shell, by your own word once more
 
 best takes
   copy_to=FILE.yaml                              a recipe of it, for dlrun experiment=…; force=true replaces the file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,20 @@ from dlrun.errors import UserError
 from dlrun.tracking import Predictions, Quiet
 
 
+def check_installed() -> None:
+    """Raises UserError if TensorBoard isn't."""
+    spec = find_spec("tensorboard")
+    if spec is None or spec.origin is None:  # a folder of that name isn't it
+        raise UserError("tracking=tensorboard needs TensorBoard: pip install 'dlrun[tensorboard]'")
+
+
 class TensorBoard(Quiet):
     """Writes event files to `folder`; `tensorboard --logdir outputs` shows them."""
 
     def __init__(self, folder: Path):
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise UserError("tracking=tensorboard needs TensorBoard: pip install 'dlrun[tensorboard]'") from error
+        check_installed()
+        from torch.utils.tensorboard import SummaryWriter
+
         self.folder, self.open = str(folder), SummaryWriter
         self.writer = SummaryWriter(self.folder)
 

@@ -111,6 +111,14 @@ def test_nothing_in_a_strangers_sweep_imports_a_module(dlrun: CommandLine, sweep
         assert (result.code, "say so: plugins=[evil]" in result.err) == (2, True), result.err
 
 
+def test_nor_tells_it_a_shell_anything(dlrun: CommandLine, sweep: SweepFolder) -> None:
+    sweep.update(launcher=_said(sweep)["launcher"] | {"setup": ["touch evil"]})
+    for words in (["resume"], ["extend", "seed=2"]):
+        result = dlrun("sweep", words[0], "run=sweep", *words[1:])
+        assert (result.code, "hydra.launcher.setup: this sweep's own goes to a shell" in result.err) == (2, True)
+    assert dlrun("sweep", "resume", "run=sweep", "hydra/launcher=basic").code == 0
+
+
 def test_nor_does_a_strangers_search(dlrun: CommandLine) -> None:
     words = [*TINY, "hydra/sweeper=optuna", "optimizer.lr=interval(0.01,0.1)", "hydra.sweep.dir=search"]
     assert dlrun("-m", *words, "hydra.sweeper.n_trials=1").code == 0
