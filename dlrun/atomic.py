@@ -33,20 +33,25 @@ def atomic_write(path: Path, keep: Path | None = None) -> Iterator[BinaryIO]:
 def create(path: Path, content: bytes) -> None:
     """A whole file that wasn't there. Raises FileExistsError if it was."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        _link(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    flush_folder(path.parent)
+
+
+def _link(partial: Path, path: Path) -> None:
     try:
         os.link(partial, path)
     except FileExistsError:
         raise
     except OSError:  # a file system without hard links: for a moment it is there and empty
         with path.open("xb") as file:
-            file.write(content)
-    finally:
-        partial.unlink()
-    flush_folder(path.parent)
+            file.write(partial.read_bytes())
 
 
 def _keep(path: Path, keep: Path) -> None:

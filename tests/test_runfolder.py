@@ -189,7 +189,7 @@ CLAIMING = """if True:
             os.close(go[1])
             os.write(ready[1], b"x")
             os.read(go[0], 1)  # until the last one that could write has closed it
-            run_id, _ = launch._make_folder(cfg)
+            run_id, *_ = launch._make_folder(cfg)
             RunFolder(Path(cfg.hydra.run.dir)).write_config({"run_id": run_id})
             os._exit(0)
     for _ in range(runs):
