@@ -34,6 +34,11 @@ def install(folder: Path) -> Path:
     return folder / "bin"
 
 
+def children(parent: int) -> list[int]:
+    """The processes that `parent` has started, in sessions of their own or not."""
+    return [int(word) for word in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+
+
 class Slurm:
     def __init__(self, folder: Path):
         self.folder = folder
@@ -165,7 +170,8 @@ class Slurm:
         """Its node dies, and all that ran there."""
         with self.jobs() as jobs:
             jobs[key]["state"] = "NODE_FAIL"
-            os.kill(jobs[key]["task"], signal.SIGKILL)
+            for process in [jobs[key]["task"], *children(jobs[key]["task"])]:  # all that was on the node
+                os.kill(process, signal.SIGKILL)
 
     def end(self) -> None:
         """Nothing of it goes on."""

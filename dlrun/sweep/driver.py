@@ -47,7 +47,7 @@ class Driver:
         self.failed: dict[int, str] = {}
         self.counted = source.done
         self.stopping = False  # no further job is started
-        self.asked = 0  # times that somebody said stop
+        self.asked = self.told = False  # whether somebody said stop, and whether the launcher knows
         self.bar = tqdm(
             total=source.total,
             initial=source.done,
@@ -60,12 +60,10 @@ class Driver:
     def run(self) -> int:
         """Returns the exit code: 0, 1 if a job failed, 130 or 143 if somebody said stop."""
         with stop_signals(self._ask, self._leave) as received, closing(self.launcher), closing(self.bar):
-            told = 0
             while True:
-                while told < self.asked:
-                    self.stopping = True
+                if self.asked and not self.told:  # once: jobs that are saving aren't to be killed by a second SIGTERM
+                    self.told = self.stopping = True
                     self.launcher.stop()
-                    told += 1
                 try:
                     self._fill()
                     if not self.running:
@@ -80,11 +78,12 @@ class Driver:
         return 1 if self.failed else 0
 
     def _ask(self) -> None:
-        self.asked += 1
+        self.asked = True
 
     def _leave(self) -> None:
         """Ctrl-C for the second time."""
-        self.launcher.stop()
+        if not self.told:
+            self.launcher.stop()
         self.launcher.stop()
         with suppress(UserError, OSError):
             self.folder.update(status="interrupted")

@@ -23,7 +23,12 @@ def end_with_parent() -> None:
     """
     parent, grace = os.environ.pop(PARENT, None), float(os.environ.pop(GRACE, SECONDS))
     if parent is not None:
-        threading.Thread(target=_watch, args=(int(parent), grace), name="parent", daemon=True).start()
+        watch(int(parent), grace)
+
+
+def watch(parent: int, grace: float = SECONDS) -> None:
+    """As soon as `parent` isn't this process's parent any more, ask this one to stop; after `grace` seconds kill it."""
+    threading.Thread(target=_watch, args=(parent, grace), name="parent", daemon=True).start()
 
 
 def _watch(parent: int, grace: float) -> None:

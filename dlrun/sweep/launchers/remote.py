@@ -1,8 +1,7 @@
-"""A frozen job in a process of its own, on whatever machine a cluster gives: python -m … PARENT SWEEP_FOLDER NUMBER."""
+"""A frozen job in a process of its own, on whatever machine a cluster gives."""
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -11,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dlrun.sweep.folder import SweepFolder
+from dlrun.sweep.launchers.parent import PARENT
 
 
 def start(
@@ -18,8 +18,8 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Start job `number` of the sweep in `path`, in the folder `place`; what it prints goes to its console.log.
 
-    The process ends with the one that calls this, however that ends, and doesn't hear the signals `deaf`, which are
-    for the caller alone. SIGTERM asks it to save and end.
+    The process saves and ends when the one that calls this has ended, however that was, and doesn't hear the signals
+    `deaf`, which are for the caller alone. SIGTERM asks it to save and end.
     """
     folder = SweepFolder(path)
     run = folder.run(folder.read_job(number))
@@ -28,7 +28,8 @@ def start(
     try:
         with (run.path / "console.log").open("ab") as console:
             return subprocess.Popen(
-                [sys.executable, "-m", __name__, str(os.getpid()), str(path), str(number)],
+                [sys.executable, "-m", "dlrun.sweep.job", str(path), str(number)],
+                env={**os.environ, PARENT: str(os.getpid())},
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
@@ -37,26 +38,3 @@ def start(
             )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def die_with(parent: int) -> None:
-    """Have this process killed when its parent ends (on Linux; elsewhere it trains on to its end)."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-        if os.getppid() != parent:  # it was quicker
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _main() -> None:
-    from dlrun.sweep.job import main
-
-    parent = int(sys.argv.pop(1))
-    die_with(parent)
-    main()
-
-
-if __name__ == "__main__":
-    from dlrun.ending import run_to_end
-
-    run_to_end(_main)

@@ -21,7 +21,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from dlrun.sweep.launchers.remote import die_with, start
+from dlrun.sweep.launchers.parent import watch
+from dlrun.sweep.launchers.remote import start
 
 SAVED = (143, -signal.SIGTERM)  # how a job ends that was asked to; the second, before it had begun
 
@@ -46,9 +47,9 @@ class Submitted:
             if process is not None:
                 process.terminate()
 
-        die_with(os.getppid())  # nothing runs on that nobody looks after
         signal.signal(signal.SIGTERM, ask)
         signal.signal(soon, ask)
+        watch(os.getppid())  # nothing runs on that nobody looks after
         process = start(Path(self.path), self.number, deaf=(soon,))
         if received:
             process.terminate()
