@@ -145,12 +145,18 @@ def make_folder(folder: SweepFolder, named: bool) -> SweepFolder:
                     continue
                 if not path.is_dir():
                     raise UserError(f"hydra.sweep.dir: {path} is a file") from None
-                if SweepFolder(path).sweep.exists() or RunFolder(path).summary.exists() or any(path.iterdir()):
+                if (
+                    SweepFolder(path).sweep.exists()
+                    or RunFolder(path).summary.exists()
+                    or any(file.name != ".lock" for file in path.iterdir())
+                ):
                     raise UserError(
                         f"hydra.sweep.dir: {path} isn't empty; choose another folder, or go on with the sweep that is "
                         f"in it: dlrun sweep resume run={path}"
                     ) from None
-            return SweepFolder(path)
+            made = SweepFolder(path)
+            made.hold()  # of two that come for one folder, one gets past here
+            return made
     except OSError as error:
         raise UserError(f"hydra.sweep.dir: can't write to {path} ({error.strerror})") from error
 
