@@ -109,7 +109,7 @@ class Driver:
         if state in ("failed", "interrupted") and not self.asked:
             tries = self.tries[job.number]
             if self.policy.on_error == "retry" and tries <= self.policy.max_retries:
-                self._say(f"{_short(job.label)}: {error}; again ({tries} of {self.policy.max_retries})")
+                self._say(f"{_short(job.label)}: {_line(error)}; again ({tries} of {self.policy.max_retries})")
                 self.again.append(job)
                 return
             self.failed[job.number] = str(error)
@@ -160,6 +160,10 @@ def _short(label: str) -> str:
     return re.sub(r"\d+\.\d{5,}(e-?\d+)?", lambda number: f"{float(number[0]):.4g}", label)
 
 
+def _line(error: Any) -> str:
+    return " ".join(str(error).split())
+
+
 def _why(code: int | None) -> str:
     if code is None or code >= 0:
         return "the process ended without a word" + (f", exit code {code}" if code else "")
@@ -173,7 +177,7 @@ def _exit_code(code: int | None) -> int:
 
 def _result(state: State, summary: Mapping[str, Any]) -> str:
     if state not in ENDED:
-        return f"{state}: {summary.get('error')}"
+        return f"{state}: {_line(summary.get('error'))}"
     best = summary.get("best") or {}
     shown = [f"{name} {value:.4f}" for name, value in best.items() if name.startswith("val/") and value is not None]
     return "  ".join(["pruned"] * (state == "pruned") + shown)

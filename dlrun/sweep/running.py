@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 
 from dlrun.sweep.answers.report import report
+from dlrun.sweep.answers.status import go_on
 from dlrun.sweep.driver import Driver, Source
 from dlrun.sweep.folder import SweepFolder
 from dlrun.sweep.grid import Grid
 from dlrun.sweep.launchers import Launcher
 from dlrun.sweep.launchers import build as build_launcher
 from dlrun.sweep.policy import Policy
+from dlrun.sweep.state import state_of
 from dlrun.sweep.telling import tell
 
 log = logging.getLogger("dlrun")
@@ -29,9 +32,16 @@ def run(folder: SweepFolder, launcher: Launcher | None = None, source: Source | 
         folder.update(status="running")
         _announce(folder, source, launcher)
         code = Driver(folder, source, launcher, Policy(**facts["policy"])).run()
+        states = Counter(state_of(folder.run(job)) for job in folder.read_jobs())
+        if code == 0 and states["failed"]:
+            code = 1  # of a search: a trial that failed isn't run again by a resume
         seconds = (facts.get("seconds") or 0.0) + time.monotonic() - began
         folder.update(status=STATUS.get(code, "interrupted"), seconds=round(seconds, 3))
-        _conclude(folder, code)
+        if states:
+            _conclude(folder, code)
+        if code:
+            over = states["done"] + states["pruned"] + states["failed"] == source.total
+            print(go_on(folder.path, facts.get("kind") == "search" and over))
         return code
 
 
@@ -39,7 +49,9 @@ def _announce(folder: SweepFolder, source: Source, launcher: Launcher) -> None:
     left = source.total - source.done
     at_once = f", {launcher.slots} at a time" if 1 < launcher.slots < left else ""
     done = f" ({source.done} of {source.total} are done)" if source.done else ""
-    print(f"sweep {folder.path}: {left} job{'s' * (left != 1)} to run{done}{at_once}", flush=True)
+    searched = not left and folder.read().get("kind") == "search"
+    full = "; the study has all of its trials, hydra.sweeper.n_trials=… asks for more" if searched else ""
+    print(f"sweep {folder.path}: {left} job{'s' * (left != 1)} to run{done}{at_once}{full}", flush=True)
 
 
 def _conclude(folder: SweepFolder, code: int) -> None:
@@ -51,5 +63,3 @@ def _conclude(folder: SweepFolder, code: int) -> None:
         log.debug("report", exc_info=True)
         log.error("no report of the sweep: %s; dlrun sweep report run=%s tries again", error, folder.path)
     tell(folder, winner)
-    if code:
-        print(f"to go on: dlrun sweep resume run={folder.path}")

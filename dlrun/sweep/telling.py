@@ -57,6 +57,7 @@ def _tell(folder: SweepFolder, winner: Mapping[str, Any]) -> None:
         entity=wandb.entity,
         mode=wandb.mode,
         init_timeout=wandb.init_timeout,
+        tags=[tag for tag in told[0].config["tags"] if all(tag in job.config["tags"] for job in told)],
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dlrun.sweep.driver import Driver
+from dlrun.sweep.driver import Driver, _result
 from dlrun.sweep.folder import FrozenJob, SweepFolder
 from dlrun.sweep.grid import Grid
 from dlrun.sweep.job import _note as note
@@ -135,3 +135,7 @@ def test_a_line_that_a_kill_cut_off_is_none(folder: SweepFolder) -> None:
     assert len(folder.read_jobs()) == 6
     folder.append([FrozenJob(number=6, key="6", run_id="x", folder="6", overrides=[], choices={}, config={})])
     assert [job.number for job in folder.read_jobs()] == list(range(7))
+
+
+def test_an_error_of_several_lines_is_one_in_the_terminal() -> None:
+    assert _result("failed", {"error": "ValueError: one,\n  two"}) == "failed: ValueError: one, two"

@@ -41,6 +41,7 @@ def test_a_run_per_job_and_one_of_the_whole(dlrun: CommandLine, monkeypatch: pyt
     wandb.teardown()
     run = as_told(folder.path, told)
     assert (run.run_group, run.job_type, run.project) == ("s", "sweep-summary", "dlrun")
+    assert list(run.tags) == ["mine"], "what all jobs are tagged with"
     config = {item.key: json.loads(item.value_json) for item in run.config.update}
     assert config["swept"] == ["optimizer.lr"]
     assert "lr" not in config["optimizer"]

@@ -57,7 +57,10 @@ def _winner(results: Results, ranking: Ranking) -> dict[str, Any]:
     if len(results.objectives) > 1 or not ranking.winners:
         return {}
     winner, objective = ranking.winners[0], results.objectives[0]
-    said: dict[str, Any] = {f"best/{key}": value_text(value) for key, value in winner.values.items()}
+    said: dict[str, Any] = {
+        f"best/{key}": value if isinstance(value, int | float) else value_text(value)
+        for key, value in winner.values.items()
+    }
     samples = {objective.name: winner.sample(objective.name), objective.test: winner.figures(objective.test)}
     for name, found in samples.items():
         if found is not None:

@@ -19,6 +19,7 @@ from dlrun.sweep.folder import FrozenJob, SweepFolder
 from dlrun.sweep.state import ENDED, State
 
 MOST = 20  # rows of each kind
+OVER = ("finished", "failed")  # statuses of a sweep that has come to its end
 ORDER: tuple[State, ...] = ("done", "running", "failed", "pruned", "interrupted", "pending")
 
 
@@ -45,12 +46,15 @@ def look(path: Path) -> dict[str, Any]:
     results = gather(path)
     events = results.folder.read_events()
     lives = is_held(results.folder.lock)
-    total = max(len(results.outcomes), (results.sweep.get("study") or {}).get("n_trials") or 0)
+    study = results.sweep.get("study") or {}
+    shared = study.get("storage") is not None and results.sweep["status"] in OVER and not lives  # others had the rest
+    total = max(len(results.outcomes), 0 if shared else study.get("n_trials") or 0)
     counts: dict[str, int] = {state: results.count(state) for state in ORDER}
     counts["pending"] = total - sum(counts[state] for state in ORDER if state != "pending")
     running = [_running(results, o, events) for o in results.outcomes if o.state == "running"]
     return {
         "path": str(path),
+        "kind": results.sweep.get("kind"),
         "status": "running" if lives else _over(results, counts, total),
         "total": total,
         "counts": counts,
@@ -58,6 +62,12 @@ def look(path: Path) -> dict[str, Any]:
         "failed": [_named(o.job) | {"error": o.error} for o in results.outcomes if o.state == "failed"],
         **_time(events, running, counts, lives),
     }
+
+
+def go_on(path: Path, searched: bool) -> str:
+    """How a sweep that isn't done is gone on with; one that has `searched` all it should doesn't repeat a trial."""
+    command = f"dlrun sweep resume run={path}"
+    return f"more trials: {command} hydra.sweeper.n_trials=…" if searched else f"to go on: {command}"
 
 
 def _over(results: Results, counts: Mapping[str, int], total: int) -> str:
@@ -140,4 +150,5 @@ def _lines(found: Mapping[str, Any], columns: int) -> Iterator[str]:
         pace = f"{duration(found['seconds_per_job'])} a job, {max(found['at_once'], 1)} at a time"
         yield f"about {duration(found['seconds_left'])} left ({pace})"
     elif found["status"] != "running" and any(counts[state] for state in ("failed", "interrupted", "pending")):
-        yield f"to go on: dlrun sweep resume run={found['path']}"
+        left = counts["interrupted"] + counts["pending"]
+        yield go_on(Path(found["path"]), found["kind"] == "search" and not left)

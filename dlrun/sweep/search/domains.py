@@ -155,6 +155,8 @@ class Choice:
         texts = tuple(Override._get_value_element_as_str(element) for element in elements)
         if len(set(texts)) < len(texts):
             raise ValueError("expected each value once")
+        if any(isinstance(element, float) and math.isnan(element) for element in elements):
+            raise ValueError("expected values that can be told apart, and nan is no number; a text is 'nan', in quotes")
         if len(texts) < 2:
             raise ValueError("expected several values")
         return cls(tuple(map(_plain, elements, texts)), texts)

@@ -49,7 +49,7 @@ def named(given: Any, key: str, known: Mapping[str, str]) -> tuple[str, dict[str
 _KINDS = {"int": int, "float": float, "bool": bool, "str": str, "None": None}
 
 
-def check_signature(builder: Any, options: Mapping[str, Any], key: str) -> None:
+def check_signature(builder: Any, called: str, options: Mapping[str, Any], key: str) -> None:
     """Hold options against those parameters of one of Optuna's classes that take plain values. Raises UserError."""
     import inspect
 
@@ -65,3 +65,6 @@ def check_signature(builder: Any, options: Mapping[str, Any], key: str) -> None:
         for kind in known[name][1:]:
             annotation = annotation | _KINDS[kind]
         check_value(value, annotation, f"{key}.{name}")
+    for name, parameter in inspect.signature(builder).parameters.items():
+        if name in known and parameter.default is parameter.empty and name not in options:
+            raise UserError(f"{key}: {called} needs {name}, too: {{name: {called}, {name}: …}}")

@@ -34,7 +34,7 @@ def check_pruner(given: Any, max_epochs: int | None, objectives: int, key: str =
     if objectives > 1:
         raise UserError(f"{key}: {name} looks at one objective, got {objectives}; set it to null")
     wrapped = options.pop("wrapped_pruner", None) if name == "patient" else None
-    check_signature(getattr(optuna.pruners, PRUNERS[name]), options, key)
+    check_signature(getattr(optuna.pruners, PRUNERS[name]), name, options, key)
     node: dict[str, Any] = {"name": name, **options}
     if name == "patient":
         if wrapped == "patient" or (isinstance(wrapped, Mapping) and wrapped.get("name") == "patient"):

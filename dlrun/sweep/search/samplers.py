@@ -79,7 +79,7 @@ def check_sampler(given: Any, space: Space, objectives: int) -> tuple[str, dict[
     for module in NEEDS.get(name, ()):
         if find_spec(module) is None:
             raise UserError(f"{KEY}: {name} needs {module}: pip install 'dlrun[optuna]'")
-    check_signature(getattr(optuna.samplers, SAMPLERS[name]), options, KEY)
+    check_signature(getattr(optuna.samplers, SAMPLERS[name]), name, options, KEY)
     if name == "cmaes" and objectives > 1:
         raise UserError(f"{KEY}: cmaes has one objective, got {objectives}; choose tpe, nsgaii or random")
     numbers = [p.name for p in space.parameters if not isinstance(p.domain, Choice) and not p.when]

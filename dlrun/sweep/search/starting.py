@@ -72,6 +72,7 @@ def begin_search(args: Namespace, cfg: DictConfig, folder: SweepFolder, named: b
 
 def resume_search(folder: SweepFolder, changes: Mapping[str, Any], words: Sequence[str]) -> int:
     """Go on with a search, as `words` say; `changes` are of sweep.json. Returns the exit code. Raises UserError."""
+    import_optuna()
     facts = {**folder.read(), **changes}
     options = read_options(facts["sweeper"])
     space = _space(facts["words"], options)

@@ -53,16 +53,16 @@ class Search:
         self.running: set[int] = set()
         self.left: deque[FrozenJob] = deque()
         with told_as_one_line(plan.where):
-            self._take_up()
-            self.done = len(self.jobs) - len(self.left)
-            self.total = len(self.jobs) + self._missing()
+            strays = self._take_up()
+        self.left += [self._job(trial) for trial in strays]
+        self.done = len(self.jobs) - len(self.left)
+        self._count()
 
     def next(self) -> FrozenJob | None:
         if self.plan.n_jobs is not None and len(self.running) >= self.plan.n_jobs:
             return None
-        with told_as_one_line(self.plan.where):
-            job = self.left.popleft() if self.left else self._new()
-            self.total = len(self.jobs) + self._missing()
+        job = self.left.popleft() if self.left else self._new()
+        self._count()
         if job is not None:
             self.running.add(job.number)
         return job
@@ -85,7 +85,16 @@ class Search:
             known = [value for value in values if value is not None]
             self.study.tell(job.trial, known, state=TrialState.COMPLETE, skip_if_finished=True)
 
+    def _count(self) -> None:
+        with told_as_one_line(self.plan.where):
+            self.total = len(self.jobs) + self._missing()
+
     def _new(self) -> FrozenJob | None:
+        with told_as_one_line(self.plan.where):
+            trial = self._ask()
+        return None if trial is None else self._job(trial)
+
+    def _ask(self) -> Trial | None:
         """Ask for a trial, unless the study has all it should have."""
         with self.plan.asking:
             if self._missing() < 1:
@@ -100,7 +109,7 @@ class Search:
             trial.set_user_attr(SURPLUS, True)
             self.study.tell(trial, state=TrialState.FAIL)
             return None
-        return self._job(trial)
+        return trial
 
     def _trial(self, made: int) -> Trial:
         """The trial that the storage calls `made`, of a study object without memories: one that Optuna asks for a
@@ -110,7 +119,9 @@ class Search:
 
     def _job(self, trial: Trial) -> FrozenJob:
         """The frozen job of a trial, in the manifest; what the trial was given already, it keeps."""
-        words = self.space.words(self.space.suggest(trial))
+        with told_as_one_line(self.plan.where):
+            values = self.space.suggest(trial)
+        words = self.space.words(values)
         swept = [parameter.name for parameter in self.space.parameters]
         job = freeze(self.composer, words, len(self.jobs), swept, self.plan.naming, trial.number)
         self.folder.append([job])
@@ -121,8 +132,8 @@ class Search:
         trials = self.study.get_trials(deepcopy=False)
         return max(0, self.plan.n_trials - sum(SURPLUS not in trial.user_attrs for trial in trials))
 
-    def _take_up(self) -> None:
-        """Bring the study and the folder together again, as they were left."""
+    def _take_up(self) -> list[Trial]:
+        """Bring the study and the folder together again, as they were left; returns the trials that have no job."""
         trials = {trial.number: trial for trial in self.study.get_trials(deepcopy=False)}
         for job in self.jobs:
             trial = trials.get(-1 if job.trial is None else job.trial)
@@ -136,10 +147,13 @@ class Search:
                 else:
                     self.left.append(job)
         known = {job.trial for job in self.jobs}
-        for trial in trials.values():
-            stray = trial.state is TrialState.RUNNING and trial.number not in known
-            if stray and (self._is_ours(trial) or self._adopt(trial)):
-                self.left.append(self._job(self._trial(trial._trial_id)))
+        return [
+            self._trial(trial._trial_id)
+            for trial in trials.values()
+            if trial.state is TrialState.RUNNING
+            and trial.number not in known
+            and (self._is_ours(trial) or self._adopt(trial))
+        ]
 
     def _is_ours(self, trial: FrozenTrial) -> bool:
         return bool(trial.user_attrs.get(OWNER) == self.plan.owner)

@@ -146,7 +146,7 @@ def test_what_is_said_of_the_winner(tmp_path: Path) -> None:
     assert report(folder.path, draw=False) == pytest.approx(
         {
             "best/model": "b",
-            "best/optimizer.lr": "0.1",
+            "best/optimizer.lr": 0.1,
             "best/val/acc": 0.85,
             "best/val/acc/sd": np.std([0.8, 0.9], ddof=1),
             "best/test/acc": 0.84,

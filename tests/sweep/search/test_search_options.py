@@ -9,6 +9,7 @@ from pathlib import Path
 import optuna
 import pytest
 from command_line import CommandLine
+from searches import begin
 
 from dlrun.errors import UserError
 from dlrun.sweep.folder import SweepFolder
@@ -43,7 +44,7 @@ SPACE = "optimizer.lr=tag(log,interval(1e-4,1e-1))"
             "hydra.sweeper.pruner: The value of `reduction_factor`",
         ),
         (("hydra.sweeper.pruner=threshold",), "hydra.sweeper.pruner: "),
-        (("hydra.sweeper.pruner=patient",), "hydra.sweeper.pruner: "),
+        (("hydra.sweeper.pruner=patient",), "pruner: patient needs patience, too: {name: patient, patience: …}"),
         (("hydra.sweeper.objective=val/accu",), "objective: unknown metric 'val/accu'; did you mean 'val/acc'?"),
         (("hydra.sweeper.objective=test/acc",), "the best by test/acc would be the best by luck; expected val/acc"),
         (
@@ -63,6 +64,7 @@ SPACE = "optimizer.lr=tag(log,interval(1e-4,1e-1))"
         (("hydra.sweeper.storage='sqlite:////nowhere/x.db'",), "hydra.sweeper.storage: sqlite:////nowhere/x.db can't"),
         (("hydra.sweeper.storage='redis://a:6379'",), "expected a file, or an address that begins with sqlite:///"),
         (("model=mlp,cnn", "model.hidden_sizes=[64],[32]"), "unknown option"),
+        (("model.dropout=0,nan",), "model.dropout: expected values that can be told apart, and nan is no number"),
         (("notes=a,b",), "notes: choice(a,b) changes nothing in any run"),
         (
             ("optimizer.lr=interval(-1,1)", "sweep.check=build"),
@@ -165,4 +167,12 @@ def test_half_a_line_that_a_power_cut_left_is_cut_off(tmp_path: Path) -> None:
 def test_without_optuna_it_is_one_line(dlrun: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     result = dlrun(*BASE, SPACE)
-    assert (result.code, result.err) == (2, "dlrun: hydra/sweeper=optuna needs optuna: pip install 'dlrun[optuna]'\n")
+    said = (2, "dlrun: hydra/sweeper=optuna needs optuna: pip install 'dlrun[optuna]'\n")
+    assert (result.code, result.err) == said
+    monkeypatch.undo()
+    monkeypatch.chdir(dlrun.folder)
+    begin(Path("s"), SPACE)
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    monkeypatch.delitem(sys.modules, "dlrun.sweep.search.samplers")
+    result = dlrun("sweep", "resume", "run=s", "hydra.sweeper.n_trials=3")
+    assert (result.code, result.err) == said

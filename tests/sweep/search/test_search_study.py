@@ -14,8 +14,9 @@ from searches import TWO, again, begin, drawn, finish, peak, train
 
 from dlrun.errors import UserError
 from dlrun.locks import release
-from dlrun.sweep.answers.status import look
+from dlrun.sweep.answers.status import look, text
 from dlrun.sweep.folder import SweepFolder
+from dlrun.sweep.resuming import resume
 from dlrun.sweep.search.reaching import study_of
 from dlrun.sweep.search.study import FOLDER, HOST, OWNER
 
@@ -198,3 +199,53 @@ def test_a_study_of_something_else_is_refused(tmp_path: Path) -> None:
     optuna.create_study(storage=f"sqlite:///{tmp_path}/x.db", study_name="ours").ask()
     with pytest.raises(UserError, match="dlrun didn't make"):
         begin(tmp_path / "b", *TWO, f"hydra.sweeper.storage=sqlite:///{tmp_path}/x.db", *words[1:])
+
+
+def test_a_search_that_was_killed_before_its_first_trial_can_be_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = begin(tmp_path / "a", *TWO, "hydra.sweeper.n_trials=2")
+    assert search.folder.read_jobs() == []
+    assert (search.done, search.total) == (0, 2)
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SweepFolder, "write_bases", killed)
+    with pytest.raises(KeyboardInterrupt):
+        begin(tmp_path / "b", *TWO)
+    assert not SweepFolder(tmp_path / "b").sweep.exists(), "what has a sweep.json has all else"
+
+
+def test_a_mistake_of_ours_is_not_said_to_be_the_storages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = begin(tmp_path / "a", *TWO)
+    monkeypatch.setattr(search.composer, "compose", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        search.next()
+
+
+def test_resumed_after_its_end_it_says_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    search = begin(tmp_path / "a", *TWO, "hydra.sweeper.n_trials=1")
+    job = search.next()
+    train(search, job, None)
+    run = search.folder.run(job)
+    run.update_summary(status="failed", error="one\ntwo")
+    search.ended(job, "failed", run.read_summary())
+    release(search.folder.lock)
+    assert resume(search.folder, []) == 1, "as the sweep itself did, which had a failed trial"
+    said = capsys.readouterr().out
+    assert f"more trials: dlrun sweep resume run={tmp_path}/a hydra.sweeper.n_trials=…" in said
+    assert "to go on" not in said + text(look(search.folder.path))
+
+
+def test_a_study_that_is_full_leaves_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = (*TWO, f"hydra.sweeper.storage={tmp_path}/s", "hydra.sweeper.study_name=ours", "hydra.sweeper.n_trials=2")
+    assert finish(begin(tmp_path / "a", *words)) == 2
+    folder = begin(tmp_path / "b", *words).folder
+    release(folder.lock)
+    assert resume(folder, []) == 0
+    said = capsys.readouterr()
+    assert "0 jobs to run; the study has all of its trials" in said.out
+    assert said.err == ""
+    found = look(folder.path)
+    assert (found["status"], found["total"]) == ("finished", 0), "the others' trials don't come any more"

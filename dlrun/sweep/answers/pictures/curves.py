@@ -56,6 +56,8 @@ def draw(subject: Subject) -> Figure:
     axis.set_xlabel("epoch")
     axis.set_ylabel(metric(objective.name))
     axis.locator_params(axis="x", integer=True)
+    if len(epochs := {x for xs, _ in [*faint, *(curve for seeds in curves for curve in seeds)] for x in xs}) == 1:
+        axis.set_xticks([*epochs])
     plain(axis)
     figure.legend(loc="outside lower left", frameon=False, fontsize="small", ncols=1)
     more = len(subject.ranking.ranked) - len(ranked)
