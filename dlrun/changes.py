@@ -54,3 +54,11 @@ def check_plugins(config: Mapping[str, Any], overrides: Sequence[str]) -> None:
             f"plugins: this run imports Python modules of yours or of whoever made the folder; if you trust them, "
             f"say so: plugins=[{names}]"
         )
+
+
+def check_frozen_plugins(config: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """As `check_plugins`, for a config that the overrides don't change: they have to name all that it imports."""
+    given: list[Any] = [o.value() for o in parse_overrides([word for word in overrides if word.startswith("plugins=")])]
+    named = {str(name) for value in given if isinstance(value, list) for name in value}
+    if not named.issuperset(map(str, config.get("plugins") or ())):
+        check_plugins(config, ())

@@ -18,7 +18,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_d
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from dlrun.changes import check_plugins
+from dlrun.changes import check_frozen_plugins
 from dlrun.compose import (
     HYDRA_VERSION,
     MISTAKES,
@@ -79,7 +79,7 @@ class Composer:
         except MISTAKES as error:
             raise explained(error) from error
         if self.words is not None:
-            check_plugins(whole, self.words)
+            check_frozen_plugins(whole, self.words)
         return whole, choices
 
     def is_group(self, override: Override) -> bool:

@@ -14,7 +14,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from dlrun.atomic import atomic_write
-from dlrun.changes import check_plugins
+from dlrun.changes import check_frozen_plugins
 from dlrun.conffolder import conf_folder
 from dlrun.errors import UserError
 from dlrun.sweep.folder import SweepFolder
@@ -49,10 +49,10 @@ def check_sweep_plugins(folder: SweepFolder, words: Sequence[str]) -> None:
     A job that was begun goes on with its own config.yaml, so that has no other say.
     """
     for job in folder.read_jobs():
-        check_plugins(job.config, words)
+        check_frozen_plugins(job.config, words)
         run = folder.run(job)
         if run.config.exists() and state_of(run) not in ENDED:
-            check_plugins(run.read_config(), words)
+            check_frozen_plugins(run.read_config(), words)
 
 
 def check_commands(launcher: Mapping[str, Any], words: Sequence[str]) -> None:

@@ -249,3 +249,13 @@ def test_a_study_that_is_full_leaves_nothing_to_do(tmp_path: Path, capsys: pytes
     assert said.err == ""
     found = look(folder.path)
     assert (found["status"], found["total"]) == ("finished", 0), "the others' trials don't come any more"
+
+
+def test_the_word_for_one_plugin_is_none_for_another(tmp_path: Path) -> None:
+    folder = begin(tmp_path / "a", *TWO).folder
+    folder.update(words=[*folder.read()["words"], "plugins=[evil]"])  # a stranger's
+    for words in ("plugins=[]", "plugins=[mine]"):
+        release(folder.lock)
+        with pytest.raises(UserError, match=r"if you trust them, say so: plugins=\[evil\]"):
+            resume(folder, [words])
+        assert folder.read_jobs() == []
