@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from dlrun.errors import StopSignal, UserError
+from dlrun.errors import StopSignal, UserError, printable
 from dlrun.signals import EXIT_CODES, name_of, stop_signals
 from dlrun.sweep.folder import FrozenJob, SweepFolder
 from dlrun.sweep.launchers import Ended, Launcher
@@ -109,7 +109,7 @@ class Driver:
         if state in ("failed", "interrupted") and not self.asked:
             tries = self.tries[job.number]
             if self.policy.on_error == "retry" and tries <= self.policy.max_retries:
-                self._say(f"{_short(job.label)}: {_line(error)}; again ({tries} of {self.policy.max_retries})")
+                self._say(f"{_short(job.label)}: {_one_line(error)}; again ({tries} of {self.policy.max_retries})")
                 self.again.append(job)
                 return
             self.failed[job.number] = str(error)
@@ -160,8 +160,8 @@ def _short(label: str) -> str:
     return re.sub(r"\d+\.\d{5,}(e-?\d+)?", lambda number: f"{float(number[0]):.4g}", label)
 
 
-def _line(error: Any) -> str:
-    return " ".join(str(error).split())
+def _one_line(error: Any) -> str:
+    return printable(" ".join(str(error).split()))
 
 
 def _why(code: int | None) -> str:
@@ -177,7 +177,7 @@ def _exit_code(code: int | None) -> int:
 
 def _result(state: State, summary: Mapping[str, Any]) -> str:
     if state not in ENDED:
-        return f"{state}: {_line(summary.get('error'))}"
+        return f"{state}: {_one_line(summary.get('error'))}"
     best = summary.get("best") or {}
     shown = [f"{name} {value:.4f}" for name, value in best.items() if name.startswith("val/") and value is not None]
     return "  ".join(["pruned"] * (state == "pruned") + shown)

@@ -68,8 +68,9 @@ def _add(
     if taken:
         raise UserError(f"hydra.sweep.subdir: the new jobs would have folders of the old ones ({', '.join(taken)})")
     folder.write_bases(composer.bases)
-    folder.append(new)
+    # The jobs last: those that a kill leaves out are new to the next one who says the same words.
     folder.update(swept=over, launcher=facts["launcher"], policy=facts["policy"], **changed)
+    folder.append(new)
     print(f"{len(new)} new job{'s' * (len(new) != 1)} for {folder.path}")
     return run(folder)
 

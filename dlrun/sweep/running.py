@@ -6,6 +6,7 @@ import logging
 import time
 from collections import Counter
 
+from dlrun.errors import RunFailed
 from dlrun.sweep.answers.report import report
 from dlrun.sweep.answers.status import go_on
 from dlrun.sweep.driver import Driver, Source
@@ -29,9 +30,7 @@ def run(folder: SweepFolder, launcher: Launcher | None = None, source: Source | 
         facts = folder.read()
         launcher = launcher or build_launcher(facts["launcher"], folder)
         source = source or Grid(folder)
-        folder.update(status="running")
-        _announce(folder, source, launcher)
-        code = Driver(folder, source, launcher, Policy(**facts["policy"])).run()
+        code = _drive(folder, source, launcher, Policy(**facts["policy"]))
         states = Counter(state_of(folder.run(job)) for job in folder.read_jobs())
         if code == 0 and states["failed"]:
             code = 1  # of a search: a trial that failed isn't run again by a resume
@@ -43,6 +42,19 @@ def run(folder: SweepFolder, launcher: Launcher | None = None, source: Source | 
             over = states["done"] + states["pruned"] + states["failed"] == source.total
             print(go_on(folder.path, facts.get("kind") == "search" and over))
         return code
+
+
+def _drive(folder: SweepFolder, source: Source, launcher: Launcher, policy: Policy) -> int:
+    try:
+        folder.update(status="running")
+        _announce(folder, source, launcher)
+        return Driver(folder, source, launcher, policy).run()
+    except BrokenPipeError:  # nobody listens any more
+        raise
+    except OSError as error:  # the disk is full, or the folder has gone; what ran was asked to save
+        log.debug("the sweep broke off", exc_info=True)
+        log.error("the sweep broke off: %s; to go on: dlrun sweep resume run=%s", error, folder.path)
+        raise RunFailed(str(error), 1) from error
 
 
 def _announce(folder: SweepFolder, source: Source, launcher: Launcher) -> None:

@@ -81,7 +81,7 @@ def prepare(
     rehearsal = Rehearsal(asked.check, elsewhere)
     jobs: list[FrozenJob] = []
     keys, same, modes = set(known), 0, list[str]()
-    for overrides in words:
+    for place, overrides in enumerate(words, 1):
         job = freeze(composer, overrides, first + len(jobs), over, names)
         if job.key in keys:
             same += 1
@@ -92,8 +92,8 @@ def prepare(
         except UserError as error:
             if not over:
                 raise
-            place = ", ".join(word for word in overrides if word.partition("=")[0].lstrip("+") in over)
-            raise UserError(f"{error} (job {job.number + 1} of {len(words)}: {place}; nothing was started)") from error
+            which = ", ".join(word for word in overrides if word.partition("=")[0].lstrip("+") in over)
+            raise UserError(f"{error} (job {place} of {len(words)}: {which}; nothing was started)") from error
         jobs.append(job)
     if same and not known:
         log.warning("%d of the %d jobs are the same as another one; they run once", same, len(words))

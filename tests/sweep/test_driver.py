@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any
 
 import pytest
 
+from dlrun.errors import RunFailed
 from dlrun.sweep.driver import Driver, _result
 from dlrun.sweep.folder import FrozenJob, SweepFolder
 from dlrun.sweep.grid import Grid
 from dlrun.sweep.job import _note as note
 from dlrun.sweep.launchers import Ended
 from dlrun.sweep.policy import Policy
+from dlrun.sweep.running import run
 from dlrun.sweep.state import state_of
 
 
@@ -44,7 +47,7 @@ class Scripted:
         run.path.mkdir(exist_ok=True)
         summary: dict[str, Any] = {"run_id": job.run_id, "status": "running", "error": None, "best": {"val/acc": 0.5}}
         if isinstance(end, str):
-            summary |= {"status": end, "error": "as told" if end in ("failed", "preempted") else None}
+            summary |= {"status": end, "error": "as\n told" if end in ("failed", "preempted") else None}
         if end != -15:  # it died before it had a summary
             run.summary.write_text(json.dumps(summary))
         return [Ended(job.number, end if isinstance(end, int) else 0)]
@@ -127,6 +130,20 @@ def test_a_run_that_another_process_has_isnt_said_to_have_failed(folder: SweepFo
         note(run, "hydra.run.dir: it holds a run already", 2)
         assert run.read_summary()["status"] == "running"
         process.kill()
+
+
+def test_a_folder_that_goes_away_is_told_in_a_line(folder: SweepFolder, caplog: pytest.LogCaptureFixture) -> None:
+    class Taken(Scripted):
+        def wait(self, seconds: float) -> list[Ended]:
+            ended = super().wait(seconds)
+            shutil.rmtree(folder.path)
+            return ended
+
+    folder.update(policy={})
+    with pytest.raises(RunFailed) as failed:
+        run(folder, Taken(folder, 1, {}))
+    assert failed.value.exit_code == 1
+    assert "the sweep broke off: [Errno 2] No such file or directory" in caplog.text
 
 
 def test_a_line_that_a_kill_cut_off_is_none(folder: SweepFolder) -> None:

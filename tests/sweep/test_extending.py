@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import yaml
 from command_line import CommandLine
 
 TINY = ["tracking=none", "data.limit=200", "augment=none", "trainer.max_epochs=1", "trainer.enable_progress_bar=false"]
+
+HOLDS = """
+from pathlib import Path
+from dlrun.locks import hold
+hold(Path("sweep/.lock"))
+print("held", flush=True)
+input()
+"""
 
 
 def test_extend(dlrun: CommandLine) -> None:
@@ -36,9 +46,20 @@ def test_extend(dlrun: CommandLine) -> None:
     for wrong, message in [
         ([], "sweep extend: say which values come in"),
         (["sweep.on_error=stop"], "sweep extend: say which values come in"),
-        (["optimizer.lr=-1"], "optimizer.lr: expected a number > 0, got -1"),
+        # As often as the grid has seeds by now, the one that came in later included.
+        (["optimizer.lr=-1"], "optimizer.lr: expected a number > 0, got -1 (job 1 of 3: seed=0, optimizer.lr=-1"),
         (["model=nope"], "unknown model 'nope'"),
     ]:
         result = dlrun("sweep", "extend", "run=sweep", *wrong)
         assert (result.code, message in result.err) == (2, True), result.err
-    assert len((dlrun.folder / "sweep/jobs.jsonl").read_text().splitlines()) == 7
+    before = (dlrun.folder / "sweep/jobs.jsonl").read_bytes()
+    assert before.count(b"\n") == 7
+    with subprocess.Popen([sys.executable, "-c", HOLDS], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        for more in (("sweep", "extend", "run=sweep", "seed=9"), ("-m", *words, "seed=9", "sweep.extend=sweep")):
+            result = dlrun(*more)
+            assert result.code == 2, result.out
+            assert f"run: sweep is being run by process {other.pid} on " in result.err
+        other.communicate(b"enough")
+    assert (dlrun.folder / "sweep/jobs.jsonl").read_bytes() == before, "one number, one job"
