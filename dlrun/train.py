@@ -21,7 +21,7 @@ from dlrun.config import parse
 from dlrun.data.source import fingerprint
 from dlrun.dataparallel import SharedWriter
 from dlrun.distributed import Ranks, agreed
-from dlrun.errors import RunFailed, TrainingError, UserError
+from dlrun.errors import RunFailed, StopSignal, TrainingError, UserError
 from dlrun.evaluator import Stopped
 from dlrun.extension import check_extension
 from dlrun.faults import out_of_memory
@@ -97,7 +97,10 @@ def train(config: Mapping[str, Any], job: Job) -> float | None:
         raise
     except RunFailed:  # on another rank, which was told
         raise
-    except Exception as error:
+    except (KeyboardInterrupt, StopSignal) as error:
+        _note_interruption(folder, error, time.monotonic() - began)
+        raise
+    except (Exception, SystemExit) as error:
         if (stop := asked_to_stop()) is not None:
             _note_interruption(folder, stop, time.monotonic() - began)
             raise stop from error
@@ -108,9 +111,6 @@ def train(config: Mapping[str, Any], job: Job) -> float | None:
         with suppress(OSError):  # which may be what it failed for
             folder.update_summary(**fails, error=message, seconds=time.monotonic() - began)
         raise RunFailed(message, 1) from error
-    except (KeyboardInterrupt, SystemExit) as error:
-        _note_interruption(folder, error, time.monotonic() - began)
-        raise
     trainer = session.trainer
 
     def ask() -> None:
@@ -235,9 +235,9 @@ def _fit_and_test(session: Session, folder: RunFolder, received: Sequence[Signal
     except (TrainingError, UserError, OSError) as error:
         log.error("%s", "\n".join([str(error), *getattr(error, "__notes__", [])]))
         outcome["error"] = _told(error, ranks)
-    except (KeyboardInterrupt, SystemExit) as error:
+    except (KeyboardInterrupt, StopSignal) as error:
         outcome |= _interrupted(error)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a library's sys.exit() is nobody's signal
         if out_of_memory(error):
             log.error("out of memory: %s", error)
         else:
@@ -248,7 +248,7 @@ def _fit_and_test(session: Session, folder: RunFolder, received: Sequence[Signal
     return outcome
 
 
-def _told(error: Exception, ranks: Ranks | None, report: str = "") -> str:
+def _told(error: BaseException, ranks: Ranks | None, report: str = "") -> str:
     """The error in one line, which the other processes get to know."""
     if ranks is not None:
         ranks.fail(error, report)
@@ -262,7 +262,6 @@ def _note_interruption(folder: RunFolder, error: BaseException, seconds: float) 
 
 
 def _interrupted(error: BaseException) -> dict[str, Any]:
-    """cli.py turns SIGTERM into SystemExit(143)."""
     number = Signals.SIGINT if isinstance(error, KeyboardInterrupt) else Signals.SIGTERM
     return {"status": "preempted", "error": number.name, "exit_code": EXIT_CODES[number]}
 

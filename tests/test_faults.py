@@ -495,6 +495,22 @@ def test_a_run_that_goes_back_has_no_row_twice(dlrun: CommandLine) -> None:
     assert [float(row["lr"]) for row in read_metrics(dlrun.folder / "run")] == [0.003, 0.003, 0.0015, 0.0015]
 
 
+@pytest.mark.parametrize("place", ["built", "trained"])
+def test_sys_exit_is_a_failure_and_no_signal(place: str, dlrun: CommandLine) -> None:
+    """As argparse calls it, or a library that finds something missing."""
+    (dlrun.folder / "my_models.py").write_text(
+        "import sys\nfrom torch import nn\nfrom dlrun.registry import models\n\n"
+        "class Leaves(nn.Linear):\n    def forward(self, x):\n        sys.exit(3)\n\n"
+        "@models.register('leaves')\ndef leaves(spec):\n    '''Leaves.'''\n"
+        f"    return {'sys.exit(3)' if place == 'built' else 'Leaves(30, 2)'}\n"
+    )
+    result = dlrun(*RUN, "plugins=[my_models]", "model.name=leaves")
+    assert result.code == 1, result.err
+    summary = dlrun.summary("run")
+    assert (summary["status"], summary["error"], summary["exit_code"]) == ("failed", "SystemExit: 3", 1)
+    assert "Traceback" in (dlrun.folder / "run/dlrun.log").read_text()
+
+
 def with_little_memory(folder: Path, megabytes: int, words: list[str]) -> None:
     os.chdir(folder)
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
