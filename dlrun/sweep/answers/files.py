@@ -76,7 +76,8 @@ def _ranking(results: Results, ranking: Ranking) -> Iterator[str]:
     single = [c for _, c in ranking.ranked if len(c.outcomes) == 1]
     if single:
         which = "Each configuration" if len(single) == len(ranking.ranked) else f"{len(single):,} of the configurations"
-        yield f"{which} has one seed: no deviation, no interval."
+        has = "has" if len(single) in (1, len(ranking.ranked)) else "have"
+        yield f"{which} {has} one seed: no deviation, no interval."
     yield ""
     if not ranking.ranked:
         yield "No configuration has all of its seeds done: nothing is ranked."

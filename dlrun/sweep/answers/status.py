@@ -134,7 +134,8 @@ def text(found: Mapping[str, Any], columns: int | None = None) -> str:
 def _lines(found: Mapping[str, Any], columns: int) -> Iterator[str]:
     counts = found["counts"]
     yield f"sweep {found['path']}: {found['status']}"
-    yield f"{found['total']:,} jobs: " + "  ".join(f"{n:,} {state}" for state, n in counts.items() if n)
+    total, states = found["total"], "  ".join(f"{n:,} {state}" for state, n in counts.items() if n)
+    yield f"{total:,} job{'s' * (total != 1)}: {states}"
     for job in found["running"][:MOST]:
         of = "" if job["epochs"] is None else f"/{job['epochs']}"
         end = f"  epoch {job['epoch']}{of}  {duration(job['seconds'])}"

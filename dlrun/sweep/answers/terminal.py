@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from dlrun.sweep.answers.cells import aligned, duration, fitted, is_fraction, mean_sd, short_text, short_value, width
@@ -19,7 +20,7 @@ def table(results: Results, ranking: Ranking, columns: int | None = None) -> str
     """At most `columns` wide; the terminal's own width, or 100 if there is none, if not said."""
     columns = columns or shutil.get_terminal_size((100, 24)).columns
     blocks = [list(_best(results, ranking, columns)), list(_unranked(results, ranking, columns))]
-    blocks += [list(_failures(results, columns)), [_where(results)]]
+    blocks += [list(_failures(results, columns)), list(_left(results, columns)), [_where(results)]]
     return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
@@ -106,6 +107,14 @@ def _failures(results: Results, columns: int) -> Iterator[str]:
         yield where + fitted(o.error or "", max(columns - width(where), NAMES))
     if len(failed) > MOST:
         yield f"  … and {len(failed) - MOST:,} more"
+
+
+def _left(results: Results, columns: int) -> Iterator[str]:
+    counts = Counter(outcome.state for outcome in results.outcomes)
+    left = {state: counts[state] for state in ("running", "interrupted", "pending") if counts[state]}
+    if left:
+        which = ", ".join(f"{number:,} {state}" for state, number in left.items())
+        yield fitted(f"{sum(left.values()):,} of {len(results.outcomes):,} jobs are left: {which}", columns)
 
 
 def _where(results: Results) -> str:

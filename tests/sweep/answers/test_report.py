@@ -83,13 +83,16 @@ def test_the_terminals_table_is_as_wide_as_the_terminal(columns: int, tmp_path: 
     names = ["大きい名前のモデル", "e\u0301te\u0301", "x" * 80, "🙂🙂"]
     jobs = grid(model=names, data__root=["/a/path/" + "deep/" * 30, "."], seed=[0, 1])
     failed = scored(None, status="failed", error="the reason " * 40)
-    folder = make(tmp_path / "s", jobs, lambda v, i: failed if i in (3, 8) else scored(0.5 + i / 100))
+    ends = {3: failed, 8: failed, 9: None, 11: scored(None, status="preempted")}
+    folder = make(tmp_path / "s", jobs, lambda v, i: ends.get(i, scored(0.5 + i / 100)))
     results = gather(folder.path)
     lines = table(results, rank(configurations(results), results.objectives), columns).splitlines()
     assert max(map(width, lines[:-1])) <= columns
     start = next(i for i, line in enumerate(lines) if line.startswith("rank"))
     ranked = lines[start : lines.index("", start)]
-    assert len(ranked) == 7
+    assert len(ranked) == 6
+    if columns >= 50:
+        assert "2 of 16 jobs are left: 1 interrupted, 1 pending" in lines
     if columns >= 80:
         ends = {width(line[: line.index(" %")]) for line in ranked[1:]}
         assert len(ends) == 1, "numbers stand below each other"
