@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import logging
 import os
 import signal
 import sys
@@ -102,6 +103,7 @@ def _stopped(stop: BaseException, words: Sequence[str], cause: Exception | None 
     name = stop.name if isinstance(stop, StopSignal) else "Ctrl-C"
     if follows():
         raise SystemExit(stop.code if isinstance(stop, StopSignal) else 130) from cause
+    logging.getLogger("torch").setLevel(logging.WARNING)  # stopped in its import, it speaks of its caches at the end
     print(f"dlrun: stopped by {name}", file=sys.stderr)
     trains = not words or words[0] in ("train", "resume") or words[0] not in COMMANDS
     if name == "SIGUSR1" and trains and slurm.job() is not None:

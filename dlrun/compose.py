@@ -31,7 +31,7 @@ HYDRA_VERSION = "1.3"  # the behaviour we ask of Hydra, whichever version is ins
 # What composing raises for a wrong word.
 MISTAKES = (
     *(HydraException, OmegaConfBaseException, YAMLError, OSError),
-    *(ValueError, TypeError, KeyError, AssertionError, RecursionError),
+    *(ValueError, TypeError, KeyError, AttributeError, AssertionError, RecursionError),
 )
 
 
@@ -189,7 +189,7 @@ def explained(error: Exception) -> UserError:
     cause: Any = error.__cause__ or error
     if isinstance(error, RecursionError):
         return UserError("the config is nested too deeply")
-    if isinstance(error, AssertionError):
+    if isinstance(error, AssertionError | AttributeError):
         return UserError("Hydra can't work with this config, and doesn't say why; look at what begins with hydra.")
     if type(error) is KeyError:
         return UserError(f"hydra.job.env_copy: no environment variable {error}")

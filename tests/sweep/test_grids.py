@@ -91,6 +91,7 @@ def test_a_sweep_with_one_typo_starts_nothing(dlrun: CommandLine) -> None:
         (["seed=0,1", "hydra.job.chdir=true"], "hydra.job.chdir: isn't for sweeps: jobs stay in the folder"),
         (["seed=0,1", "+hydra.job.env_set.A=b"], "hydra.job.env_set: isn't for sweeps: jobs have the environment"),
         (["seed=0,1", "hydra/job_logging=disabled"], "hydra/job_logging: isn't for sweeps: each job logs"),
+        (["seed=0,1", "+hydra.sweeper.params={seed: '0,1'}"], "Hydra can't work with this config"),
         (["seed=0,1", "sweep.extend=nowhere"], "run: no folder 'nowhere'"),
     ]:
         result = dlrun("-m", *TINY, *words)
