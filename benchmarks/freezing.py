@@ -16,6 +16,7 @@ from pathlib import Path
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from measure import arguments, interleaved, ratio, report
 from omegaconf import OmegaConf
 
@@ -35,6 +36,7 @@ def words_of(jobs: int) -> list[str]:
 
 
 def by_hydra(jobs: list[list[str]]) -> float:
+    GlobalHydra.instance().clear()
     began = time.perf_counter()
     with initialize_config_dir(config_dir=str(conf_folder()), version_base="1.3"):
         for words in jobs:
