@@ -71,6 +71,7 @@ def _add(
     # The jobs last: those that a kill leaves out are new to the next one who says the same words.
     folder.update(swept=over, launcher=facts["launcher"], policy=facts["policy"], **changed)
     folder.append(new)
+    folder.update(jobs=len(jobs) + len(new))
     print(f"{len(new)} new job{'s' * (len(new) != 1)} for {folder.path}")
     return run(folder)
 

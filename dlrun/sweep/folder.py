@@ -114,10 +114,11 @@ class SweepFolder:
 
     def read_jobs(self) -> list[FrozenJob]:
         """The manifest, in the order of the jobs' numbers. Raises UserError if it can't be read."""
-        if not self.jobs.exists():  # of a search whose trials all went to others
-            self.read()
-            return []
-        return [_job(row, self.jobs) for row in _rows(self.jobs)]
+        # There is none of a search whose trials all went to others.
+        jobs = [_job(row, self.jobs) for row in _rows(self.jobs)] if self.jobs.exists() else []
+        if self.sweep.exists() and len(jobs) < (known := self.read().get("jobs", 0)):
+            raise UserError(f"{self.jobs} has {len(jobs)} of {known} jobs: it was cut off")
+        return jobs
 
     def read_job(self, number: int) -> FrozenJob:
         for job in self.read_jobs():

@@ -53,7 +53,7 @@ def start(args: Namespace, cfg: DictConfig) -> int:
     build_launcher(plain_node(cfg.hydra.launcher), folder, jobs)
     folder = make_folder(folder, named)
     facts = describe(args, cfg, asked, jobs[0].config, mode) | {"kind": "grid", "swept": swept(given)}
-    facts["axes"] = given
+    facts |= {"axes": given, "jobs": len(jobs)}
     OmegaConf.save(cfg, folder.path / "multirun.yaml")  # as Hydra leaves it
     folder.write_bases(composer.bases)
     folder.append(jobs)

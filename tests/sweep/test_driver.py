@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dlrun.errors import RunFailed
+from dlrun.errors import RunFailed, UserError
 from dlrun.sweep.driver import Driver, _result
 from dlrun.sweep.folder import FrozenJob, SweepFolder
 from dlrun.sweep.grid import Grid
@@ -144,6 +144,15 @@ def test_a_folder_that_goes_away_is_told_in_a_line(folder: SweepFolder, caplog: 
         run(folder, Taken(folder, 1, {}))
     assert failed.value.exit_code == 1
     assert "the sweep broke off: [Errno 2] No such file or directory" in caplog.text
+
+
+def test_jobs_that_are_missing_are_missed(folder: SweepFolder) -> None:
+    folder.update(jobs=6)
+    assert len(folder.read_jobs()) == 6
+    lines = folder.jobs.read_text().splitlines(keepends=True)
+    folder.jobs.write_text("".join(lines[:4]))
+    with pytest.raises(UserError, match=r"jobs\.jsonl has 4 of 6 jobs: it was cut off"):
+        folder.read_jobs()
 
 
 def test_a_line_that_a_kill_cut_off_is_none(folder: SweepFolder) -> None:
