@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from dlrun.compiling import asked, compiled
-from dlrun.config import CompressionConfig, Config, duration
+from dlrun.config import CompressionConfig, Config, TrainerConfig, duration
 from dlrun.data.prepare import preparation
 from dlrun.dataparallel import DataParallel
 from dlrun.distributed import Ranks
@@ -141,25 +141,30 @@ def build(config: Config, ranks: Ranks | None = None) -> Run:
             "sparsity": sparsity,
             "l1": L1(optimizer, config.optimization.l1, model) if config.optimization.l1 else None,
         },
-        limits=Limits(
-            max_steps=clock.total_steps,
-            max_epochs=math.ceil(clock.total_steps / clock.steps_per_epoch),
-            accumulate=options.accumulate_grad_batches,
-            clip_norm=options.gradient_clip_val,
-            eval_every=options.check_val_every_n_epoch,
-            log_every=1 if options.fast_dev_run else options.log_every_n_steps,
-            monitor=options.monitor,
-            mode=mode,
-            patience=None if options.fast_dev_run else options.patience,
-            min_delta=options.min_delta,
-            max_seconds=duration(options.max_time, "trainer.max_time"),
-            save_every=options.checkpoint_every_n_steps,
-            save_every_seconds=duration(options.checkpoint_every, "trainer.checkpoint_every"),
-            on_nonfinite=options.on_nonfinite,
-            max_rollbacks=options.max_rollbacks,
-            on_oom=options.on_oom,
-        ),
+        limits=build_limits(options, clock, mode),
         transfer=transferred,
+    )
+
+
+def build_limits(options: TrainerConfig, clock: Clock, mode: Literal["min", "max"]) -> Limits:
+    """How far, how often, and what is done about accidents."""
+    return Limits(
+        max_steps=clock.total_steps,
+        max_epochs=math.ceil(clock.total_steps / clock.steps_per_epoch),
+        accumulate=options.accumulate_grad_batches,
+        clip_norm=options.gradient_clip_val,
+        eval_every=options.check_val_every_n_epoch,
+        log_every=1 if options.fast_dev_run else options.log_every_n_steps,
+        monitor=options.monitor,
+        mode=mode,
+        patience=None if options.fast_dev_run else options.patience,
+        min_delta=options.min_delta,
+        max_seconds=duration(options.max_time, "trainer.max_time"),
+        save_every=options.checkpoint_every_n_steps,
+        save_every_seconds=duration(options.checkpoint_every, "trainer.checkpoint_every"),
+        on_nonfinite=options.on_nonfinite,
+        max_rollbacks=options.max_rollbacks,
+        on_oom=options.on_oom,
     )
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import wandb
-from test_wandb_failures import server  # noqa: F401
 from test_wandb_tracker import CONFIG, PREDICTIONS, summary, tracker
 from wandb_server import RecordedRun, WandbServer
 
@@ -48,7 +47,7 @@ def of_training(run: RecordedRun) -> list[int]:
     return [row["step"] for row in run.history if "step/train/loss" in row]
 
 
-def test_a_row_and_the_summary_of_the_run_itself(tmp_path: Path, server: WandbServer) -> None:  # noqa: F811
+def test_a_row_and_the_summary_of_the_run_itself(tmp_path: Path, server: WandbServer) -> None:
     trained(tmp_path, "online")
     told(tmp_path, "online")
     (run,) = server.runs.values()
@@ -68,7 +67,7 @@ def test_a_row_and_the_summary_of_the_run_itself(tmp_path: Path, server: WandbSe
     assert last["test/mistakes"]["_type"] == "table-file"
 
 
-def test_a_run_that_is_trained_on_loses_no_row_to_what_was_told(tmp_path: Path, server: WandbServer) -> None:  # noqa: F811
+def test_a_run_that_is_trained_on_loses_no_row_to_what_was_told(tmp_path: Path, server: WandbServer) -> None:
     trained(tmp_path, "online")
     told(tmp_path, "online")
     told(tmp_path, "online", **{"bench/p50": 1.5})
@@ -84,7 +83,7 @@ def test_a_run_that_is_trained_on_loses_no_row_to_what_was_told(tmp_path: Path, 
 
 def test_offline_it_is_a_part_that_is_uploaded_with_the_others(
     tmp_path: Path,
-    server: WandbServer,  # noqa: F811
+    server: WandbServer,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     trained(tmp_path, "offline")
@@ -107,7 +106,7 @@ def test_offline_it_is_a_part_that_is_uploaded_with_the_others(
 
 def test_a_server_that_is_gone_is_a_line_and_a_file(
     tmp_path: Path,
-    server: WandbServer,  # noqa: F811
+    server: WandbServer,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -121,7 +120,7 @@ def test_a_server_that_is_gone_is_a_line_and_a_file(
     assert VALUES.items() <= numbers(last.rows()[max(last.rows())]).items()
 
 
-def test_a_run_that_wandb_does_not_know_stays_unknown(tmp_path: Path, server: WandbServer) -> None:  # noqa: F811
+def test_a_run_that_wandb_does_not_know_stays_unknown(tmp_path: Path, server: WandbServer) -> None:
     told(tmp_path, "online")
     assert server.runs == {}
     assert not (tmp_path / "wandb").exists()

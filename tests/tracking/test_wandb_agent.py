@@ -13,7 +13,6 @@ import pytest
 import wandb
 import yaml
 from command_line import CommandLine
-from test_wandb_failures import server  # noqa: F401
 from test_wandb_tracker import CONFIG, ROW, summary, tracker
 from wandb_server import RecordedRun, WandbServer
 
@@ -41,7 +40,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_the_run_is_the_agents_and_its_config_is_whole(
     tmp_path: Path,
-    server: WandbServer,  # noqa: F811
+    server: WandbServer,
     asked: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -62,7 +61,7 @@ def test_the_run_is_the_agents_and_its_config_is_whole(
 
 def test_another_run_in_the_agents_environment_is_not_its_run(
     tmp_path: Path,
-    server: WandbServer,  # noqa: F811
+    server: WandbServer,
     asked: str,
 ) -> None:
     for name in ("ours1", "ours2"):  # as the jobs of a sweep that the agent's command starts
@@ -85,7 +84,7 @@ def test_an_id_that_is_no_name_is_refused(asked: str, monkeypatch: pytest.Monkey
 
 def test_a_run_that_the_agent_stops_is_saved_told_and_no_failure(
     tmp_path: Path,
-    server: WandbServer,  # noqa: F811
+    server: WandbServer,
     asked: str,
 ) -> None:
     words = [*WORDS, "trainer.max_epochs=100000", "optimizer.lr=0.25"]
@@ -111,7 +110,7 @@ def test_a_run_that_the_agent_stops_is_saved_told_and_no_failure(
 
 
 @pytest.mark.slow  # a minute: an agent looks up every five seconds
-def test_wandb_agent_itself(dlrun: CommandLine, server: WandbServer) -> None:  # noqa: F811
+def test_wandb_agent_itself(dlrun: CommandLine, server: WandbServer) -> None:
     """`dlrun wandb-sweep`, `wandb sweep FILE`, then `wandb agent`: three runs, one of which the server calls off."""
     space = ["seed=1,2,3", "trainer.max_epochs=2,100000", "tracking.wandb.project=tuned", "sweep.check=config"]
     assert dlrun("wandb-sweep", *space, *WORDS).code == 0

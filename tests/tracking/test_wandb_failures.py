@@ -8,7 +8,6 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,21 +22,6 @@ from dlrun.tracking.wandb.parts import numbers, parts
 
 FAILURES = [manners for manners in get_args(Manners) if manners != "works"]
 HANG = 15.0  # seconds; far more than it takes, and less than anything that waits for a server
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[WandbServer]:
-    """Credentials and a server for them; nothing from outside."""
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("WANDB_API_KEY", API_KEY)
-    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
-    monkeypatch.chdir(tmp_path)
-    with WandbServer() as server:
-        monkeypatch.setenv("WANDB_BASE_URL", server.url)
-        yield server
-        wandb.teardown()
 
 
 def upload(text: str) -> None:

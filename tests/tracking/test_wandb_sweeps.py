@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import wandb
 from PIL import Image
-from test_wandb_failures import server  # noqa: F401
 from test_wandb_tracker import CONFIG, summary, tracker
 from wandb_server import RecordedRun, WandbServer
 
@@ -61,7 +60,7 @@ def table_of(run: RecordedRun) -> dict[str, Any]:
     return json.loads(run.files[names[-1]])
 
 
-def test_a_run_of_its_own_in_the_sweeps_group(sweep: Path, server: WandbServer) -> None:  # noqa: F811
+def test_a_run_of_its_own_in_the_sweeps_group(sweep: Path, server: WandbServer) -> None:
     a_job(sweep, "online")
     told(sweep)
     run = server.runs["whole"]
@@ -82,7 +81,7 @@ def test_a_run_of_its_own_in_the_sweeps_group(sweep: Path, server: WandbServer) 
     assert any(name.startswith("media/images/plots/curves") for name in run.files)
 
 
-def test_told_again_it_is_the_same_run(sweep: Path, server: WandbServer) -> None:  # noqa: F811
+def test_told_again_it_is_the_same_run(sweep: Path, server: WandbServer) -> None:
     a_job(sweep, "online")
     told(sweep, exit_code=1)
     assert server.runs["whole"].exit_code == 1
@@ -95,7 +94,7 @@ def test_told_again_it_is_the_same_run(sweep: Path, server: WandbServer) -> None
     assert len(parts(sweep, "whole")) == 2
 
 
-def test_it_is_offline_where_the_jobs_were(sweep: Path, server: WandbServer) -> None:  # noqa: F811
+def test_it_is_offline_where_the_jobs_were(sweep: Path, server: WandbServer) -> None:
     a_job(sweep, "offline")
     told(sweep)
     assert server.runs == {}
@@ -105,7 +104,7 @@ def test_it_is_offline_where_the_jobs_were(sweep: Path, server: WandbServer) -> 
     assert VALUES.items() <= numbers(row).items()
 
 
-def test_of_a_sweep_that_wandb_does_not_know_it_is_not_told(sweep: Path, server: WandbServer) -> None:  # noqa: F811
+def test_of_a_sweep_that_wandb_does_not_know_it_is_not_told(sweep: Path, server: WandbServer) -> None:
     told(sweep)
     assert server.runs == {}
     assert not (sweep / "wandb").exists()
@@ -113,7 +112,7 @@ def test_of_a_sweep_that_wandb_does_not_know_it_is_not_told(sweep: Path, server:
 
 def test_nothing_is_raised_and_nobody_waits(
     sweep: Path,
-    server: WandbServer,  # noqa: F811
+    server: WandbServer,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -126,7 +125,7 @@ def test_nothing_is_raised_and_nobody_waits(
     assert part.offline
 
 
-def test_a_tag_that_wandb_refuses_is_made_to_fit(tmp_path: Path, server: WandbServer) -> None:  # noqa: F811
+def test_a_tag_that_wandb_refuses_is_made_to_fit(tmp_path: Path, server: WandbServer) -> None:
     tags = ["a", "", "a", "x" * LONGEST_TAG, "model.hidden_sizes=" + "[" + "1024," * 20 + "10]"]
     run = tracker(tmp_path, "tagged", tags=tags)
     run.finish(summary(0))
@@ -162,7 +161,7 @@ wandb.teardown()
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["online", "offline"])
-def test_jobs_at_the_same_time_keep_apart(mode: str, tmp_path: Path, server: WandbServer) -> None:  # noqa: F811
+def test_jobs_at_the_same_time_keep_apart(mode: str, tmp_path: Path, server: WandbServer) -> None:
     """Four processes that begin in the same instant: every row of each is in its own run, and in its own folder."""
     code = ONE_JOB.format(path=sys.path)
     names, start = [f"job{number}" for number in range(4)], time.time() + 8

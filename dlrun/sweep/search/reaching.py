@@ -57,11 +57,3 @@ def reach(where: str, name: str, sampler: Any = None, pruner: Any = None) -> Any
             return optuna.load_study(study_name=name, storage=storage, sampler=sampler, pruner=pruner)
         except KeyError:
             raise UserError(f"hydra.sweeper.study_name: no study '{name}' in {masked(where)}") from None
-
-
-def study_of(folder: SweepFolder) -> Any:
-    """The study of a search that was begun, to look at. Raises UserError if the sweep is no search."""
-    facts = folder.read()
-    if facts.get("kind") != "search":
-        raise UserError(f"run: {folder.path} is a grid, and has no study")
-    return reach(storage_of(folder), facts["study"]["name"])

@@ -11,6 +11,7 @@ from typing import Any
 from dlrun.compose import compose, parse_arguments
 from dlrun.locks import release
 from dlrun.sweep.folder import FrozenJob, SweepFolder
+from dlrun.sweep.search.reaching import reach, storage_of
 from dlrun.sweep.search.starting import begin_search, search_of
 from dlrun.sweep.search.study import Search
 
@@ -58,3 +59,8 @@ def finish(search: Search, score: Callable[[dict[str, Any]], float | None] = pea
 
 def drawn(search: Search) -> list[tuple[int, dict[str, Any]]]:
     return [(trial.number, trial.params) for trial in search.study.get_trials(deepcopy=False)]
+
+
+def study_of(folder: SweepFolder) -> Any:
+    """The study of a search that was begun, to look at."""
+    return reach(storage_of(folder), folder.read()["study"]["name"])

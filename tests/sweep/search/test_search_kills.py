@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from processes import Dlrun
+from searches import study_of
 
 from dlrun.sweep.folder import SweepFolder
-from dlrun.sweep.search.reaching import study_of
 
 WORDS = (
     *("-m", "hydra/sweeper=optuna", "tracking=none", "model=mlp", "model.hidden_sizes=[32]", "trainer.num_threads=1"),

@@ -10,14 +10,13 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 from processes import Process
-from searches import TWO, again, begin, drawn, finish, peak, train
+from searches import TWO, again, begin, drawn, finish, peak, study_of, train
 
 from dlrun.errors import UserError
 from dlrun.locks import release
 from dlrun.sweep.answers.status import look, text
 from dlrun.sweep.folder import SweepFolder
 from dlrun.sweep.resuming import resume
-from dlrun.sweep.search.reaching import study_of
 from dlrun.sweep.search.study import FOLDER, HOST, OWNER
 
 
