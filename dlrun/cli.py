@@ -29,8 +29,13 @@ dlrun: a config-driven experiment runner for deep learning
   dlrun export run=DIR format=onnx  a file for ONNX Runtime, TorchScript, torch.export or AOTInductor; checked
   dlrun compress run=DIR method=…   a smaller run: pruned, or quantised to int8; fine-tuned and tested
   dlrun bench run=DIR               latency, throughput, memory, size, accuracy of all that became of a run
+  dlrun watch [run=DIR|last]        a running or finished run in the terminal: curves, speed, time left
+  dlrun report run=DIR|runs=GLOB    one HTML file to mail: a run, or many compared
+  dlrun plot KIND …                 filters, features, attention, gradcam, landscape, kernel, schedules, augment
+  dlrun find-lr [KEY=VALUE …]       learning-rate range test, with a suggestion
   dlrun sweep VERB run=DIR|last     of a multirun: resume, status, report, best, extend
   dlrun wandb-sweep KEY=VALUES …    the YAML of a W&B sweep, so that wandb agent drives dlrun
+  dlrun wandb-report KEY=VALUES …   a report or a workspace in W&B, ready made
   dlrun list [GROUP]                everything that can be chosen
   dlrun info [KEY=VALUE …]          the model that would be built: layers, shapes, parameters, FLOPs
 
@@ -125,7 +130,7 @@ def dispatch(words: Sequence[str]) -> int:
     elif words and words[0].isalpha():
         raise UserError(f"unknown command '{words[0]}'{choices(words[0], COMMANDS)}")
     if {"--help", "-h"} & set(rest):
-        print(_help(command), end="")
+        print(_help(command, rest), end="")
         return 0
     if "--version" in rest:
         print(f"dlrun {__version__}")
@@ -201,35 +206,45 @@ def _on_a_run(command: str) -> Callable[[Sequence[str]], int]:
     return run
 
 
-def _help(command: str) -> str:
+def _help(command: str, words: Sequence[str]) -> str:
     """What the command's own module begins with: it is read, not imported."""
-    places = {"sweep": "sweep/verbs.py", "wandb-sweep": "sweep/wandb_sweep.py"}
-    if command not in (*ON_A_RUN, *places):
+    if command == "plot":
+        from dlrun.commands.plot import explained
+
+        return explained(words)
+    if command not in (*ON_A_RUN, *MODULES):
         return HELP
-    place = places.get(command, f"commands/{command}.py")
+    place = MODULES.get(command, f"dlrun.commands.{command}").removeprefix("dlrun.").replace(".", "/") + ".py"
     source = (Path(__file__).parent / place).read_text(encoding="utf-8")
     return (ast.get_docstring(ast.parse(source)) or "") + "\n"
 
 
-def _sweep(words: Sequence[str]) -> int:
-    from dlrun.sweep.verbs import run
+def _of(module: str) -> Callable[[Sequence[str]], int]:
+    """A command that is `run` of a module, which is imported when it is called."""
 
-    return run(words)
+    def run(words: Sequence[str]) -> int:
+        code: int = import_module(module).run(words)
+        return code
 
-
-def _wandb_sweep(words: Sequence[str]) -> int:
-    from dlrun.sweep.wandb_sweep import run
-
-    return run(words)
+    return run
 
 
+# Commands whose module begins with their help.
+MODULES = {
+    "watch": "dlrun.commands.watch",
+    "report": "dlrun.commands.report",
+    "find-lr": "dlrun.commands.find_lr",
+    "sweep": "dlrun.sweep.verbs",
+    "wandb-sweep": "dlrun.sweep.wandb_sweep",
+    "wandb-report": "dlrun.commands.wandb_report",
+}
 ON_A_RUN = ("eval", "predict", "export", "compress", "bench")
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train,
     "resume": _resume,
     **{command: _on_a_run(command) for command in ON_A_RUN},
-    "sweep": _sweep,
-    "wandb-sweep": _wandb_sweep,
+    **{command: _of(module) for command, module in MODULES.items()},
+    "plot": _of("dlrun.commands.plot"),
     "list": _list,
     "info": _info,
 }

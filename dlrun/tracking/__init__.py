@@ -59,6 +59,9 @@ class Tracker(Protocol):
     def model(self, path: Path) -> None:
         """Once, after the test: the best checkpoint."""
 
+    def plots(self, paths: Sequence[Path]) -> None:
+        """Once, before the end, however the run ended: the pictures that were drawn of it."""
+
     def finish(self, summary: dict[str, Any]) -> None:
         """Once, at the end, however the run ended: summary.json."""
 
@@ -75,6 +78,8 @@ class Quiet:
     def predictions(self, predictions: Predictions) -> None: ...
 
     def model(self, path: Path) -> None: ...
+
+    def plots(self, paths: Sequence[Path]) -> None: ...
 
     def finish(self, summary: dict[str, Any]) -> None: ...
 
@@ -99,6 +104,9 @@ class Trackers:
 
     def model(self, path: Path) -> None:
         self._tell(lambda tracker: tracker.model(path))
+
+    def plots(self, paths: Sequence[Path]) -> None:
+        self._tell(lambda tracker: tracker.plots(paths))
 
     def finish(self, summary: dict[str, Any]) -> None:
         self._tell(lambda tracker: tracker.finish(summary))

@@ -89,6 +89,8 @@ class WandB:
         if self.log_model:
             self.session.put(None, lambda run, _: run.log_model(str(path), name=f"model-{self.run_id}"))
 
+    def plots(self, paths: Sequence[Path]) -> None: ...
+
     def finish(self, summary: dict[str, Any]) -> None:
         best = summary.get("best") or {}
         values = {f"best/{name}": value for name, value in best.items()}

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
-from dlrun.atomic import atomic_write
-from dlrun.errors import printable
 from dlrun.sweep.answers.configurations import Ranking
 from dlrun.sweep.answers.results import Results
+from dlrun.viz.pictures import put
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-log = logging.getLogger("dlrun")
-
-DPI = 130
-
-
-class LeftOut(Exception):
-    """Why a picture would say nothing."""
 
 
 @dataclass(frozen=True)
@@ -59,25 +50,5 @@ def draw_all(results: Results, ranking: Ranking) -> list[Picture]:
     if len(results.objectives) > 1:
         kinds.insert(0, ("pareto_front", "Pareto front", front.draw))
     subject = Subject(results, ranking)
-    return [_drawn(subject, name, title, draw) for name, title, draw in kinds]
-
-
-def _drawn(subject: Subject, name: str, title: str, draw: Draw) -> Picture:
-    """A picture that can't be drawn never costs more than itself."""
-    from dlrun.sweep.answers.pictures.style import written_in
-
-    path = subject.results.folder.plots / f"{name}.png"
-    try:
-        with written_in():
-            figure = draw(subject)
-            path.parent.mkdir(exist_ok=True)
-            with atomic_write(path) as file:
-                figure.savefig(file, format="png", dpi=DPI)
-        return Picture(name, title)
-    except LeftOut as reason:
-        path.unlink(missing_ok=True)
-        return Picture(name, title, str(reason))
-    except Exception as error:
-        log.debug("picture %s", name, exc_info=True)
-        path.unlink(missing_ok=True)
-        return Picture(name, title, printable(f"it couldn't be drawn ({type(error).__name__}: {error})"))
+    plots = results.folder.plots
+    return [Picture(name, title, put(plots / f"{name}.png", partial(draw, subject))) for name, title, draw in kinds]

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlrun.sweep.answers.cells import short_text
-from dlrun.sweep.answers.pictures import LeftOut, Subject
-from dlrun.sweep.answers.pictures.style import COLOURS, FAINT, label, metric, new, plain
+from dlrun.sweep.answers.pictures import Subject
 from dlrun.sweep.answers.results import Objective
+from dlrun.viz.pictures import LeftOut
+from dlrun.viz.style import COLOURS, FAINT, label, metric, new, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

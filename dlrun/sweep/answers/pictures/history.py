@@ -5,8 +5,9 @@ from __future__ import annotations
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from dlrun.sweep.answers.pictures import LeftOut, Subject
-from dlrun.sweep.answers.pictures.style import COLOURS, FAINT, metric, new, plain
+from dlrun.sweep.answers.pictures import Subject
+from dlrun.viz.pictures import LeftOut
+from dlrun.viz.style import COLOURS, FAINT, metric, new, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dlrun.sweep.answers.configurations import Configuration
-from dlrun.sweep.answers.pictures import LeftOut, Subject
+from dlrun.sweep.answers.pictures import Subject
 from dlrun.sweep.answers.pictures.importance import importances
 from dlrun.sweep.answers.pictures.scale import DISTINCT, Scale, scale, spaces, ticks
-from dlrun.sweep.answers.pictures.style import COLOUR_MAP, label, metric, new, size
+from dlrun.viz.pictures import LeftOut
+from dlrun.viz.style import COLOUR_MAP, label, metric, new, size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
