@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,8 +13,10 @@ from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
+from hydra.core.default_element import GroupDefault
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
@@ -25,6 +27,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
 from dlrun.conffolder import conf_folder
+from dlrun.differences import BRINGS_OTHERS, Defaults, flat, words
 from dlrun.errors import UserError, choices, shortened
 
 HYDRA_VERSION = "1.3"  # the behaviour we ask of Hydra, whichever version is installed
@@ -97,6 +100,22 @@ def load(loader: ConfigLoaderImpl, args: Namespace, overrides: Sequence[str]) ->
         run_mode=RunMode.RUN,
         validate_sweep_overrides=False,
     )
+
+
+def defaults(
+    loader: ConfigLoader, args: Namespace, choices: Mapping[str, Any], hydra_words: Sequence[str] = ()
+) -> Defaults:
+    """What the names that were chosen come to without any value said, and which of them nobody had to choose."""
+    assert isinstance(loader, ConfigLoaderImpl)
+    top = args.config_name or "config"
+    _, files = loader._parse_overrides_and_create_caching_repo(top, list(hydra_words))
+    usual: dict[str, Any] = {}
+    for name in (top, *(f"{group}/{choices[group]}" for group in BRINGS_OTHERS if group in choices)):
+        found = files.load_config(name)
+        for default in (found.defaults_list if found is not None else None) or ():
+            if isinstance(default, GroupDefault) and (name == top or default.override):
+                usual[str(default.group).lstrip("/")] = default.value
+    return Defaults(flat(plain(load(loader, args, [*hydra_words, *words(choices)]))), usual)
 
 
 def _refuse_sweeps(parsed: Sequence[Override]) -> None:

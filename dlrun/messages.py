@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,13 +16,13 @@ from dlrun.tta import VIEWS
 
 log = logging.getLogger("dlrun")
 
+WIDTH = 120
 
-def header(typed: Config, run: Run, choices: Mapping[str, Any], untrained: bool = False) -> None:
+
+def header(typed: Config, run: Run, chosen: Sequence[str], untrained: bool = False) -> None:
     """What was chosen, and what that comes to."""
-    chosen = {group: _name(choice) for group, choice in choices.items() if choice is not None and "/" not in group}
-    first = [f"{group}={chosen.pop(group)}" for group in ("model", "data") if group in chosen]
-    rest = [f"{group}={choice}" for group, choice in sorted(chosen.items())]
-    log.info("%s", "  ".join([*first, *rest, f"seed={typed.seed}"]))
+    for line in textwrap.wrap("  ".join(chosen), WIDTH, break_long_words=False, break_on_hyphens=False):
+        log.info("%s", line)
     sizes = " / ".join(f"{len(getattr(run.inputs.splits, split)):,} {split}" for split in ("train", "val", "test"))
     log.info("%s: %s; %s", typed.dataset.name, run.spec, sizes)
     threads = f", {torch.get_num_threads()} threads" if run.device.type == "cpu" else ""
@@ -38,10 +39,6 @@ def header(typed: Config, run: Run, choices: Mapping[str, Any], untrained: bool 
             "batch norm: each process normalises by its own samples alone; one process would give other numbers"
         )
     log.info("%s: %s parameters on %s; %s", typed.model.name, f"{parameters:,}", where, steps)
-
-
-def _name(choice: Any) -> str:
-    return choice if isinstance(choice, str) else "[" + ",".join(map(str, choice)) + "]"
 
 
 def farewell(path: str, summary: Mapping[str, Any], limits: Limits, resumable: bool) -> None:

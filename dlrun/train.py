@@ -20,6 +20,7 @@ from dlrun.build import Run, build
 from dlrun.config import parse
 from dlrun.data.source import fingerprint
 from dlrun.dataparallel import SharedWriter
+from dlrun.differences import changed_since, chosen_words, own
 from dlrun.distributed import Ranks, agreed
 from dlrun.errors import RunFailed, StopSignal, TrainingError, UserError
 from dlrun.evaluator import Stopped
@@ -52,7 +53,8 @@ class Job:
 
     path: Path  # claimed already, by whoever made it
     run_id: str
-    choices: Mapping[str, Any]  # config group → the name that was chosen, for the header
+    choices: Mapping[str, Any]  # config group → the name that was chosen
+    changed: Mapping[str, Any] | None = None  # what differs from the defaults → what it would be; None: nobody knows
     group: str | None = None  # the sweep that it is part of
     resumes: Resumption | None = None
     untrained: bool = False  # the weights that it begins with are evaluated, kept and tested as they are
@@ -156,7 +158,8 @@ def _prepare(config: Mapping[str, Any], folder: RunFolder, job: Job) -> Session:
         check_config(found[0]["config"], config)
         check_data(found[0]["data"], data)
         check_extension(parse(job.resumes.before), typed, run, found[0]["progress"]["step"])
-    header(typed, run, job.choices, job.untrained)
+    origin = _origin(job, config, folder)
+    header(typed, run, chosen_words(config, job.choices, origin.get("changed")), job.untrained)
     leads, processes = (True, 1) if ranks is None else (ranks.leads, ranks.size)
     terminal = Terminal(run.limits.max_epochs, typed.trainer.enable_progress_bar and leads, processes)
     trackers = Trackers()
@@ -190,12 +193,21 @@ def _prepare(config: Mapping[str, Any], folder: RunFolder, job: Job) -> Session:
         if leads:
             folder.int8.unlink(missing_ok=True)  # it is of weights that will change; `dlrun resume` makes another
     facts: dict[str, Any] = {"parameters": sum(p.numel() for p in trainer.weights.parameters())}
+    facts |= origin
     summary = folder.update_summary(**facts, versions=versions(), git=git_state())
     if ranks is not None:
         _meet(ranks, run.device, data)
     # A part that was killed told nothing; the checkpoint knows at least how long it had trained.
     earlier = max(trainer.progress.seconds, summary.get("seconds") or 0.0)
     return Session(run, trainer, writer, trackers, earlier, job.untrained, ranks)
+
+
+def _origin(job: Job, config: Mapping[str, Any], folder: RunFolder) -> dict[str, Any]:
+    """Which names were chosen, and what differs from the defaults; of a resumed run with what it changes."""
+    if job.resumes is None:
+        return {"choices": own(job.choices)} | ({} if job.changed is None else {"changed": dict(job.changed)})
+    already = folder.read_summary().get("changed")
+    return {} if already is None else {"changed": changed_since(already, job.resumes.before, config)}
 
 
 def _meet(ranks: Ranks, device: torch.device, data: Mapping[str, str]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import pickle
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -24,15 +25,24 @@ from dlrun.compose import (
     MISTAKES,
     NOT_OF_A_RUN,
     config_loader,
+    defaults,
     explained,
     load,
     parse_overrides,
     register_run_id,
     resolved,
 )
+from dlrun.differences import Defaults
 from dlrun.errors import UserError
 
-Base = tuple[bytes, dict[str, Any]]  # the config without Hydra's node, unresolved and pickled; the choices
+
+@dataclass(frozen=True)
+class Base:
+    """What one combination of choices comes to."""
+
+    config: bytes  # without Hydra's node, unresolved and pickled
+    choices: dict[str, Any]
+    defaults: Defaults | None  # None where the names alone can't be composed, or nobody has noted it
 
 
 class Composer:
@@ -51,7 +61,10 @@ class Composer:
         self._repository: Any = None
         self._bases: dict[tuple[str, ...], Base] = {}
         for base in bases:
-            self._bases[tuple(base["words"])] = (_closed(OmegaConf.create(base["config"])), dict(base["choices"]))
+            usual = base.get("defaults")
+            self._bases[tuple(base["words"])] = Base(
+                _closed(OmegaConf.create(base["config"])), dict(base["choices"]), Defaults(**usual) if usual else None
+            )
             self._is_group |= base["groups"]
 
     @property
@@ -59,20 +72,26 @@ class Composer:
         return [
             {
                 "words": list(words),
-                "config": OmegaConf.to_container(pickle.loads(config), resolve=False),
-                "choices": choices,
+                "config": OmegaConf.to_container(pickle.loads(base.config), resolve=False),
+                "choices": base.choices,
+                "defaults": asdict(base.defaults) if base.defaults else None,
                 "groups": dict(self._is_group),
             }
-            for words, (config, choices) in self._bases.items()
+            for words, base in self._bases.items()
         ]
 
     def compose(self, overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
         """The resolved config that Hydra would make of `overrides`, and the choices. Raises UserError."""
+        config, base = self.composed(overrides)
+        return config, base.choices
+
+    def composed(self, overrides: Sequence[str]) -> tuple[dict[str, Any], Base]:
+        """As `compose`, with what it was made from."""
         try:
             words = [word for word in overrides if not _is_hydras(_parsed(word))]
             chosen = tuple(word for word in words if self.is_group(_parsed(word)))
-            base, choices = self._base(chosen)
-            config = pickle.loads(base)  # a sixth of what a deepcopy takes
+            base = self._base(chosen)
+            config = pickle.loads(base.config)  # a sixth of what a deepcopy takes
             values = [_parsed(word) for word in words if word not in chosen]
             ConfigLoaderImpl._apply_overrides_to_config(values, config)
             whole = resolved(config)
@@ -80,7 +99,7 @@ class Composer:
             raise explained(error) from error
         if self.words is not None:
             check_frozen_plugins(whole, self.words)
-        return whole, choices
+        return whole, base
 
     def is_group(self, override: Override) -> bool:
         """Whether it chooses from a config group, as Hydra tells."""
@@ -97,8 +116,16 @@ class Composer:
             assert self._loader is not None
             whole = load(self._loader, self.args, [*self.hydra, *chosen])
             config = OmegaConf.masked_copy(whole, [str(key) for key in whole if key not in NOT_OF_A_RUN])
-            self._bases[chosen] = (_closed(config), dict(whole.hydra.runtime.choices))
+            choices = dict(whole.hydra.runtime.choices)
+            self._bases[chosen] = Base(_closed(config), choices, self._defaults(choices))
         return self._bases[chosen]
+
+    def _defaults(self, choices: Mapping[str, Any]) -> Defaults | None:
+        assert self._loader is not None
+        try:
+            return defaults(self._loader, self.args, choices, self.hydra)
+        except (UserError, *MISTAKES):
+            return None
 
     def _sources(self) -> Any:
         """Hydra's view of all folders with configs."""

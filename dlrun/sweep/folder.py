@@ -29,6 +29,7 @@ class FrozenJob:
     folder: str  # inside the sweep's
     overrides: list[str]  # of the command that makes this job alone
     choices: dict[str, Any]  # config group → the name that was chosen
+    changed: dict[str, Any] | None = None  # what differs from the defaults → what it would be
     config: dict[str, Any]  # resolved
     label: str = ""  # its words that are swept over: what tells it from the others
     trial: int | None = None  # its number in the search's study

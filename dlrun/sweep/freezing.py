@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dlrun.differences import changed
 from dlrun.runfolder import new_run_id
 from dlrun.sweep.composition import Composer, subdir
 from dlrun.sweep.folder import FrozenJob
@@ -23,7 +24,8 @@ def freeze(
 
     `naming` says how jobs' folders are called: `subdir`, and `override_dirname`, as Hydra's config has them.
     """
-    config, choices = composer.compose(overrides)
+    config, base = composer.composed(overrides)
+    differs = None if base.defaults is None else changed(config, base.choices, base.defaults)
     asked = [word for word in overrides if word_key(word) in swept]
     if isinstance(config.get("tags"), list):
         config["tags"] = [*config["tags"], *(word for word in asked if word not in config["tags"])]
@@ -33,7 +35,8 @@ def freeze(
         run_id=new_run_id(),
         folder=subdir(naming["subdir"], naming["override_dirname"], number, overrides),
         overrides=list(overrides),
-        choices=choices,
+        choices=base.choices,
+        changed=differs,
         config=config,
         label=" ".join(asked or overrides) or "defaults",
         trial=trial,

@@ -86,10 +86,8 @@ def _train(folder: SweepFolder, job: FrozenJob, run: RunFolder, ranks: Ranks | N
     resumes = Resumption(config, job.command) if goes_on else None
     hopeless = None if follows() else _hopeless(folder, job)
     logging.captureWarnings(True)
-    train(
-        config,
-        Job(run.path, job.run_id, job.choices, folder.name, resumes=resumes, hopeless=hopeless, ranks=ranks),
-    )
+    names = (job.choices, job.changed, folder.name)
+    train(config, Job(run.path, job.run_id, *names, resumes=resumes, hopeless=hopeless, ranks=ranks))
 
 
 def _claimed(folder: SweepFolder, job: FrozenJob, run: RunFolder) -> tuple[dict[str, Any], bool]:

@@ -218,7 +218,7 @@ def test_a_search_that_was_killed_before_its_first_trial_can_be_resumed(
 
 def test_a_mistake_of_ours_is_not_said_to_be_the_storages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     search = begin(tmp_path / "a", *TWO)
-    monkeypatch.setattr(search.composer, "compose", lambda _: 1 / 0)
+    monkeypatch.setattr(search.composer, "composed", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         search.next()
 
