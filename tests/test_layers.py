@@ -91,6 +91,7 @@ WITHIN = {
     ("commands", "options"),
     ("commands", "reporting"),
     ("commands", "train"),
+    ("commands", "viz"),
     ("cli", "launch"),
     ("__main__", "cli"),
 }

@@ -31,6 +31,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -38,7 +39,7 @@ import torch
 from annotated_types import MinLen
 
 from dlrun import reporting
-from dlrun.benching import machine, picture, table
+from dlrun.benching import machine, table
 from dlrun.benching.artifacts import Artifact, choose, find
 from dlrun.benching.latency import Effort
 from dlrun.commands.info import trace
@@ -49,6 +50,7 @@ from dlrun.machine import DEFAULT_THREADS, settle
 from dlrun.options import read, run_named
 from dlrun.registry import Count, Positive
 from dlrun.runfolder import RunFolder
+from dlrun.viz import latency, pictures
 
 log = logging.getLogger("dlrun")
 
@@ -213,7 +215,7 @@ def _costs(loaded: LoadedRun) -> dict[str, Any]:
 def _publish(loaded: LoadedRun, content: dict[str, Any], notes: Sequence[str]) -> None:
     """All three files are made before the first is written."""
     place = loaded.folder.path / "bench"
-    text, drawn = table.markdown(content), picture.png(content)
+    text, drawn = table.markdown(content), pictures.png(partial(latency.figure, content))
     reporting.write(place / "bench.json", loaded, content)
     reporting.put(place / "bench.md", text.encode())
     reporting.put(place / "bench.png", drawn)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,19 +24,26 @@ class LeftOut(Exception):
     """Why a picture would say nothing."""
 
 
+def png(draw: Callable[[], Figure], dpi: int = DPI) -> bytes:
+    """What `draw` gives as a file's content."""
+    from dlrun.viz.style import written_in
+
+    file = io.BytesIO()
+    with written_in():
+        draw().savefig(file, format="png", dpi=dpi)
+    return file.getvalue()
+
+
 def put(path: Path, draw: Callable[[], Figure], dpi: int = DPI) -> str | None:
     """Write what `draw` gives as a PNG, whole or not at all; returns why there is none, if there is none.
 
     An older picture of that name is taken away then: it would be taken for this one. Raises nothing.
     """
-    from dlrun.viz.style import written_in
-
     try:
-        with written_in():
-            figure = draw()
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(path) as file:
-                figure.savefig(file, format="png", dpi=dpi)
+        content = png(draw, dpi)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as file:
+            file.write(content)
         return None
     except LeftOut as reason:
         said = str(reason)

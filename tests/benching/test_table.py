@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from reports import NAMES, made_up
+from bench_reports import NAMES, made_up
 
 from dlrun.benching.table import NAME_WIDTH, binary, count, digits, markdown, shortened, terminal
 

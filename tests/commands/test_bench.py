@@ -167,7 +167,7 @@ def test_a_report_that_is_interrupted_leaves_the_earlier_one(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dlrun.benching.picture.png", interrupted)
+    monkeypatch.setattr("dlrun.viz.latency.figure", interrupted)
     assert dlrun("bench", f"run={run}", *BARE, "batch_sizes=1").code == 130
     assert {path: path.read_bytes() for path in (run / "bench").iterdir()} == before
 

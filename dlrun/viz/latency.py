@@ -2,42 +2,25 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dlrun.benching.table import binary, digits, shortened
+from dlrun.viz.style import COLOURS, FAINT, new, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which people tell apart whatever they see of red and green; the names say it once more.
-COLOURS = {
-    "PyTorch": "#0072B2",
-    "ONNX Runtime": "#E69F00",
-    "TorchScript": "#009E73",
-    "torch.export": "#CC79A7",
-    "AOTInductor": "#56B4E9",
-}
-OTHER = "#999999"
+RUNTIMES = dict(zip(("PyTorch", "ONNX Runtime", "TorchScript", "torch.export", "AOTInductor"), COLOURS, strict=False))
 INCH_PER_ROW = 0.34
 MEBIBYTE = 2**20
 
 Row = Mapping[str, Any]
 
 
-def png(report: Mapping[str, Any]) -> bytes:
-    """The picture as a file."""
-    file = io.BytesIO()
-    figure(report).savefig(file, format="png", dpi=130)
-    return file.getvalue()
-
-
 def figure(report: Mapping[str, Any]) -> Figure:
     """Accuracy, latency at the smallest batch size, throughput at the largest, size: of all that was measured."""
-    from matplotlib.figure import Figure  # not pyplot, which looks for a display and keeps what it draws
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
     from matplotlib.patches import Patch
 
     rows = [row for row in report["rows"] if row["status"] == "measured"]
@@ -46,13 +29,12 @@ def figure(report: Mapping[str, Any]) -> Figure:
     if any(row["accuracy"] is not None for row in rows):
         panels.insert(0, (_accuracy, None))
     height = 1.9 + INCH_PER_ROW * len(rows)
-    drawn = Figure(figsize=(3.2 * len(panels) + 2.2, height), layout=ConstrainedLayoutEngine(wspace=0.05))
+    drawn = new(3.2 * len(panels) + 2.2, height)
+    drawn.get_layout_engine().set(wspace=0.05)  # type: ignore[union-attr, call-arg]
     axes = drawn.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, (draw, size) in zip(axes, panels, strict=True):
         draw(axis, rows, size)
-        axis.grid(axis="x", color="#dddddd", linewidth=0.6)
-        axis.set_axisbelow(True)
-        axis.spines[["top", "right"]].set_visible(False)
+        plain(axis, "x")
         axis.tick_params(axis="y", length=0)
         axis.locator_params(axis="x", nbins=5)
     axes[0].set_yticks(range(len(rows)), [shortened(row["name"], 44) for row in rows])
@@ -134,4 +116,4 @@ def _written(axis: Axes, text: str, x: float, y: int) -> None:
 
 
 def _colour(row: Row) -> str:
-    return COLOURS.get(row["runtime"], OTHER)
+    return RUNTIMES.get(row["runtime"], FAINT)
