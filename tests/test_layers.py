@@ -89,6 +89,7 @@ WITHIN = {
     ("quantizing", "loading"),
     ("quantizing", "reporting"),
     ("commands", "options"),
+    ("commands", "report"),
     ("commands", "reporting"),
     ("commands", "train"),
     ("commands", "viz"),

@@ -1,0 +1,164 @@
+"use strict";
+// Theme, charts that are drawn when they come into view, tables that sort, commands that copy.
+(() => {
+  const root = document.documentElement;
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const touch = matchMedia("(pointer: coarse)").matches;
+
+  // --- theme: the system's, until the button is pressed
+  const stored = () => { try { return localStorage.getItem("dlrun-theme"); } catch { return null; } };
+  const store = (theme) => { try { localStorage.setItem("dlrun-theme", theme); } catch { /* a file may have none */ } };
+  const theme = () => root.dataset.theme || (dark.matches ? "dark" : "light");
+  if (stored()) root.dataset.theme = stored();
+  document.getElementById("theme").addEventListener("click", () => {
+    root.dataset.theme = theme() === "dark" ? "light" : "dark";
+    store(root.dataset.theme);
+    redrawAll();
+  });
+  dark.addEventListener("change", () => redrawAll());
+
+  // --- charts
+  const chosen = {}; // group of views → the choice that is shown
+  const charts = new Map(); // .plot → what is to be drawn
+  document.querySelectorAll("figure.chart").forEach((figure) => {
+    charts.set(figure.querySelector(".plot"), JSON.parse(figure.querySelector("script").textContent));
+  });
+
+  const coloured = (value, colours) => { // a copy in which var(--name) is the colour that the theme has
+    if (typeof value === "string") {
+      const name = /^var\((--[\w-]+)\)$/.exec(value);
+      return name ? colours.getPropertyValue(name[1]).trim() : value;
+    }
+    if (Array.isArray(value)) return value.map((item) => coloured(item, colours));
+    if (value && typeof value === "object") {
+      return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, coloured(item, colours)]));
+    }
+    return value;
+  };
+  const merged = (one, other) => { // other wins; lists are replaced
+    if (!other || typeof other !== "object" || Array.isArray(other) || !one || typeof one !== "object") return other;
+    const both = { ...one };
+    for (const [key, value] of Object.entries(other)) both[key] = key in one ? merged(one[key], value) : value;
+    return both;
+  };
+  const viewed = (chart) => {
+    let { data, layout } = chart;
+    for (const [group, choices] of Object.entries(chart.views || {})) {
+      const view = choices[chosen[group]] || Object.values(choices)[0];
+      if (view.data) data = data.map((trace, i) => merged(trace, view.data[i] || {}));
+      if (view.layout) layout = merged(layout, view.layout);
+    }
+    return { data, layout };
+  };
+  const base = () => {
+    const axis = {
+      gridcolor: "var(--grid)", linecolor: "var(--line)", zerolinecolor: "var(--grid)", automargin: true,
+      ticks: "outside", ticklen: 4, tickcolor: "var(--line)", title: { standoff: 8 },
+    };
+    return {
+      axis,
+      layout: {
+        autosize: true, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+        font: { family: "system-ui, sans-serif", size: 12, color: "var(--ink)" },
+        margin: { l: 8, r: 12, t: 8, b: 8 }, showlegend: undefined,
+        dragmode: touch ? false : "zoom",
+        hoverlabel: { bgcolor: "var(--card)", bordercolor: "var(--line)", font: { color: "var(--ink)" }, namelength: 40 },
+        legend: { orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom" },
+      },
+    };
+  };
+  const config = {
+    responsive: true, displaylogo: false, displayModeBar: touch ? false : "hover", doubleClick: "reset+autosize",
+    modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"], showLink: false, topojsonURL: "",
+  };
+  const draw = (plot) => {
+    const { data, layout } = viewed(charts.get(plot));
+    const { axis, layout: common } = base();
+    const whole = merged(common, layout);
+    for (const key of new Set(["xaxis", "yaxis", ...Object.keys(layout)])) {
+      if (/^[xy]axis\d*$/.test(key)) whole[key] = merged(axis, layout[key] || {});
+    }
+    const colours = getComputedStyle(root);
+    plot.dataset.drawn = "yes";
+    return Plotly.react(plot, coloured(data, colours), coloured(whole, colours), config);
+  };
+  const drawn = () => [...charts.keys()].filter((plot) => plot.dataset.drawn);
+  const redrawAll = () => drawn().forEach(draw);
+  const seen = new IntersectionObserver((entries) => entries.forEach((entry) => {
+    if (!entry.isIntersecting) return;
+    seen.unobserve(entry.target);
+    draw(entry.target);
+  }), { rootMargin: "200px" });
+  charts.forEach((_, plot) => seen.observe(plot));
+
+  document.querySelectorAll(".switch button").forEach((button) => button.addEventListener("click", () => {
+    const { group } = button.parentElement.dataset;
+    chosen[group] = button.dataset.choice;
+    button.parentElement.querySelectorAll("button").forEach((other) => {
+      other.setAttribute("aria-pressed", String(other === button));
+    });
+    drawn().filter((plot) => group in (charts.get(plot).views || {})).forEach(draw);
+  }));
+
+  // --- paper is white, and has all of it
+  let before;
+  addEventListener("beforeprint", () => {
+    before = root.dataset.theme;
+    root.dataset.theme = "light";
+    charts.forEach((_, plot) => draw(plot));
+    document.querySelectorAll("details").forEach((fold) => { fold.dataset.was = fold.open; fold.open = true; });
+  });
+  addEventListener("afterprint", () => {
+    if (before) root.dataset.theme = before; else delete root.dataset.theme;
+    document.querySelectorAll("details").forEach((fold) => { fold.open = fold.dataset.was === "true"; });
+    redrawAll();
+  });
+
+  // --- tables: numbers by data-sort or by what they say, the rest as text; what has no value stays below
+  const key = (row, column) => {
+    const cell = row.cells[column];
+    if (!cell) return null;
+    const said = cell.dataset.sort ?? cell.textContent.trim();
+    if (said === "" || said === "–") return null;
+    return Number.isNaN(Number(said)) ? said : Number(said);
+  };
+  const compared = (a, b) => typeof a === "number" && typeof b === "number" ? a - b
+    : String(a).localeCompare(String(b), undefined, { numeric: true });
+  document.querySelectorAll("table.sortable").forEach((table) => {
+    const headings = [...table.tHead.rows[table.tHead.rows.length - 1].cells];
+    headings.forEach((heading, column) => {
+      heading.tabIndex = 0;
+      const sort = () => {
+        const first = heading.classList.contains("number") ? "descending" : "ascending";
+        const other = first === "ascending" ? "descending" : "ascending";
+        const way = heading.getAttribute("aria-sort") === first ? other : first;
+        headings.forEach((each) => each.removeAttribute("aria-sort"));
+        heading.setAttribute("aria-sort", way);
+        const rows = [...table.tBodies[0].rows].map((row) => [key(row, column), row]);
+        rows.sort(([a], [b]) => a === null || b === null ? (a === null) - (b === null)
+          : way === "ascending" ? compared(a, b) : compared(b, a));
+        table.tBodies[0].append(...rows.map(([, row]) => row));
+      };
+      heading.addEventListener("click", sort);
+      heading.addEventListener("keydown", (event) => {
+        if (event.key === "Enter" || event.key === " ") { event.preventDefault(); sort(); }
+      });
+    });
+  });
+
+  // --- copying
+  document.querySelectorAll("button.copy").forEach((button) => button.addEventListener("click", async () => {
+    const source = button.parentElement.querySelector("pre");
+    try {
+      await navigator.clipboard.writeText(source.textContent);
+    } catch { // no permission: mark it, so that Ctrl-C does it
+      const range = document.createRange();
+      range.selectNodeContents(source);
+      getSelection().removeAllRanges();
+      getSelection().addRange(range);
+      document.execCommand("copy");
+    }
+    button.textContent = "copied";
+    setTimeout(() => { button.textContent = "copy"; }, 1500);
+  }));
+})();
