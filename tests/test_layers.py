@@ -18,7 +18,7 @@ FLOORS = [
         "logs mistakes runs trainer",
         "build config inputs",
         "changes commands comparison compressing evaluation extension loading messages options quantizing reporting"
-        " rehearsal restoration testing trackers train viz",
+        " rehearsal report restoration testing trackers train viz",
         "resume",
         "sweep",
         "__main__ cli launch",
