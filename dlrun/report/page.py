@@ -24,6 +24,7 @@ from dlrun import __version__
 from dlrun.atomic import atomic_write
 from dlrun.errors import UserError
 from dlrun.report import wording
+from dlrun.runfolder import finite
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -42,18 +43,26 @@ def fragment(template: str, **values: Any) -> Markup:
     return Markup(_environment().get_template(template).render(values))
 
 
-def render(title: str, head: Markup, sections: Sequence[Section], warnings: Sequence[str] = ()) -> str:
-    """The whole page. `head`: what stands above the sections; `warnings`: what of the reports' sources is damaged."""
-    plotly, script = _plotly(), (ASSETS / "page.js").read_text(encoding="utf-8")
+def render(
+    title: str, head: Markup, sections: Sequence[Section], warnings: Sequence[str] = (), more: Sequence[str] = ()
+) -> str:
+    """The whole page.
+
+    `head` is what stands above the sections, `warnings` are what of the report's sources is damaged, and `more` scripts
+    and style sheets of assets/, after ours: `window.report` is theirs to use.
+    """
+    own = ["page.js", *(name for name in more if name.endswith(".js"))]
+    scripts = [_plotly(), *map(_asset, own)]
+    styles = ["style.css", *(name for name in more if name.endswith(".css"))]
     return fragment(
         "page.html.j2",
         title=title,
         head=head,
         sections=sections,
         warnings=warnings,
-        style=Markup((ASSETS / "style.css").read_text(encoding="utf-8")),
-        scripts=[Markup(plotly), Markup(script)],
-        hashes=[_hash(plotly), _hash(script)],
+        style=Markup("\n".join(map(_asset, styles))),
+        scripts=list(map(Markup, scripts)),
+        hashes=list(map(_hash, scripts)),
         made=datetime.now().astimezone().isoformat(sep=" ", timespec="minutes"),
         version=__version__,
     )
@@ -70,8 +79,8 @@ def write(path: Path, html: str) -> None:
 
 
 def json(value: Any) -> Markup:
-    """JSON that may stand inside <script>: nothing in it ends the element, whatever the strings are."""
-    text = json_module.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    """JSON that may stand inside <script>: nothing in it ends the element, whatever the strings are. NaN is null."""
+    text = json_module.dumps(finite(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)
@@ -88,6 +97,10 @@ def _environment() -> Environment:
     )
     environment.filters |= {"json": json} | wording.FILTERS
     return environment
+
+
+def _asset(name: str) -> str:
+    return (ASSETS / name).read_text(encoding="utf-8")
 
 
 def _plotly() -> str:

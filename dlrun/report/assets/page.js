@@ -20,8 +20,8 @@
   // --- charts
   const chosen = {}; // group of views → the choice that is shown
   const charts = new Map(); // .plot → what is to be drawn
-  document.querySelectorAll("figure.chart").forEach((figure) => {
-    charts.set(figure.querySelector(".plot"), JSON.parse(figure.querySelector("script").textContent));
+  document.querySelectorAll('figure.chart > script[type="application/json"]').forEach((script) => {
+    charts.set(script.parentElement.querySelector(".plot"), JSON.parse(script.textContent));
   });
 
   const coloured = (value, colours) => { // a copy in which var(--name) is the colour that the theme has
@@ -90,6 +90,12 @@
     draw(entry.target);
   }), { rootMargin: "200px" });
   charts.forEach((_, plot) => seen.observe(plot));
+  // For a page's own scripts: {data, layout, views} in a .plot, at once if it has been in view, else when it comes.
+  const show = (plot, figure) => {
+    charts.set(plot, figure);
+    return plot.dataset.drawn ? draw(plot) : seen.observe(plot);
+  };
+  window.report = { show, draw, charts, theme, coloured: (value) => coloured(value, getComputedStyle(root)) };
 
   document.querySelectorAll(".switch button").forEach((button) => button.addEventListener("click", () => {
     const { group } = button.parentElement.dataset;
