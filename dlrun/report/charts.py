@@ -14,7 +14,11 @@ from typing import Any
 BLUE, ORANGE, GREEN, VERMILLION = "var(--blue)", "var(--orange)", "var(--green)", "var(--vermillion)"
 PURPLE, SKY, YELLOW, GREY, INK = "var(--purple)", "var(--sky)", "var(--yellow)", "var(--grey)", "var(--ink)"
 COLOURS = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, YELLOW, GREY)  # Okabe and Ito, in the order they are taken
+CONTROLS = {chr(code) for code in (*range(32), *range(0x202A, 0x202F), *range(0x2066, 0x206A))}  # they turn text about
 DASHES = ("solid", "dash", "dot", "dashdot")  # with the colours, 32 lines that can be told apart
+
+
+MANY = 300  # points of a line, from which it is thinner
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Chart:
     height: int = 300  # pixels
     caption: str = ""
     views: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    square: bool = False  # as high as it is wide, and not too wide
 
     def plain(self) -> dict[str, Any]:
         """What page.js reads."""
@@ -40,7 +45,7 @@ class Chart:
 
 def text(words: object, longest: int | None = None) -> str:
     """Untrusted words for any text of a chart, as they are; longer ones lose their end."""
-    said = str(words)
+    said = "".join(character for character in str(words) if character not in CONTROLS)
     if longest is not None and len(said) > longest:
         said = said[: longest - 1] + "…"
     return said.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
@@ -64,7 +69,7 @@ def line(name: str, x: Sequence[float | None], y: Iterable[float | None], colour
         for i, value in enumerate(values)
     ]
     trace: dict[str, Any] = {"type": "scatter", "mode": "lines", "name": text(name), "x": list(x), "y": values}
-    trace |= {"line": {"color": colour, "width": 2}, "connectgaps": False}
+    trace |= {"line": {"color": colour, "width": 2 if len(values) <= MANY else 1.2}, "connectgaps": False}
     if any(lone):
         trace |= {"mode": "lines+markers", "marker": {"color": colour, "size": [7 if alone else 0 for alone in lone]}}
     return trace | more

@@ -19,11 +19,9 @@ def number(value: Any, digits: int = 4) -> str:
         return str(value)
     if isinstance(value, int) or (value.is_integer() and abs(value) < 1e9):
         return f"{value:,.0f}"
-    return (
-        f"{value:,.{max(0, digits - len(f'{abs(value):.0f}'))}f}"
-        if 0.01 <= abs(value) < 1e6
-        else f"{value:.{digits - 1}e}"
-    )
+    if not 0.001 <= abs(value) < 1e6:
+        return f"{value:.{digits - 1}e}"
+    return f"{value:,.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
 
 
 def percent(value: Any, digits: int = 2) -> str:

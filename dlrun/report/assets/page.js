@@ -69,7 +69,7 @@
   };
   const config = {
     responsive: true, displaylogo: false, displayModeBar: touch ? false : "hover", doubleClick: "reset+autosize",
-    modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"], showLink: false, topojsonURL: "",
+    modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"], typesetMath: false,
   };
   const draw = (plot) => {
     const { data, layout } = viewed(charts.get(plot));

@@ -1,0 +1,15 @@
+"""A run's report, from its folder to the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dlrun.report import page, record
+from dlrun.report.sections import head, sections
+
+
+def make(path: Path) -> str:
+    """The page of the run in `path`. Raises UserError if there is no run in it."""
+    found = record.read(path)
+    above, parts = head(found), sections(found)
+    return page.render(f"{found.title} · {found.run_id}", above, parts, found.damaged)
