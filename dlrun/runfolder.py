@@ -7,6 +7,7 @@ import os
 import secrets
 import string
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from dlrun.errors import UserError
 from dlrun.locks import hold, release
 
 FORMAT = 1  # of summary.json
+LARGEST_DIFF = 1_000_000  # bytes of uncommitted.diff
 
 
 class RunFolder:
@@ -30,6 +32,7 @@ class RunFolder:
         self.log = path / "dlrun.log"
         self.metrics = path / "metrics.csv"
         self.summary = path / "summary.json"
+        self.uncommitted = path / "uncommitted.diff"  # what the code differs from its commit by
         self.bad_batch = path / "nonfinite_batch.json"
         self.lock = path / ".lock"
         self.checkpoints = path / "checkpoints"
@@ -84,6 +87,18 @@ class RunFolder:
             file.write(json.dumps(finite(summary), indent=2, ensure_ascii=False).encode() + b"\n")
         return summary
 
+    def keep_git_state(self) -> dict[str, Any] | None:
+        """What `git_state` says; if it is dirty, the changes to tracked files are in uncommitted.diff from now on."""
+        state = git_state()
+        changes = uncommitted_changes() if state is not None and state["dirty"] else None
+        with suppress(OSError):  # a full disk is said where it matters
+            if changes is None:
+                self.uncommitted.unlink(missing_ok=True)  # of the part of the run before this one
+            else:
+                with atomic_write(self.uncommitted) as file:
+                    file.write(changes)
+        return state
+
     def read_summary(self) -> dict[str, Any]:
         """summary.json. Raises UserError if there is none, or what is there isn't one."""
         try:
@@ -104,6 +119,9 @@ class FollowedFolder(RunFolder):
 
     def update_summary(self, **changes: Any) -> dict[str, Any]:
         return changes
+
+    def keep_git_state(self) -> dict[str, Any] | None:
+        return None
 
 
 def new_run_id() -> str:
@@ -158,3 +176,27 @@ def git_state() -> dict[str, Any] | None:
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def uncommitted_changes() -> bytes | None:
+    """`git diff HEAD` of the working directory's repository, its first megabyte; None if git can't say in 5 s."""
+    import subprocess
+    from threading import Timer
+
+    words = ["git", "diff", "HEAD", "--no-color", "--no-ext-diff", "--no-textconv"]  # nobody's program but git
+    none, pipe, env = subprocess.DEVNULL, subprocess.PIPE, {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+    try:
+        with subprocess.Popen(words, stdin=none, stdout=pipe, stderr=none, env=env) as process:
+            assert process.stdout is not None
+            timer = Timer(5, process.kill)
+            timer.start()
+            found = process.stdout.read(LARGEST_DIFF + 1)
+            timer.cancel()
+            if len(found) > LARGEST_DIFF:
+                process.kill()
+    except OSError:
+        return None
+    if len(found) > LARGEST_DIFF:
+        whole_lines = found[: found.rfind(b"\n", 0, LARGEST_DIFF - 100) + 1]
+        return whole_lines + f"# cut off here: there are more than {LARGEST_DIFF:,} bytes\n".encode()
+    return found if process.returncode == 0 else None

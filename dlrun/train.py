@@ -31,7 +31,7 @@ from dlrun.messages import farewell, header
 from dlrun.plugins import load_plugins
 from dlrun.profiler import Profiler, Unwatched
 from dlrun.restoration import Resumption, check_config, check_data, compare_machines, note_resume, restore
-from dlrun.runfolder import FollowedFolder, RunFolder, git_state, versions
+from dlrun.runfolder import FollowedFolder, RunFolder, versions
 from dlrun.signals import EXIT_CODES, asked_to_stop, stop_signals
 from dlrun.testing import evaluate_best, keep_untrained
 from dlrun.torchrun import refuse_several
@@ -193,8 +193,11 @@ def _prepare(config: Mapping[str, Any], folder: RunFolder, job: Job) -> Session:
         if leads:
             folder.int8.unlink(missing_ok=True)  # it is of weights that will change; `dlrun resume` makes another
     facts: dict[str, Any] = {"parameters": sum(p.numel() for p in trainer.weights.parameters())}
+    facts["machine"] = {"device": run.device.type, "threads": torch.get_num_threads(), "processes": processes}
+    if run.device.type == "cuda":
+        facts["machine"]["gpu"] = torch.cuda.get_device_name(run.device)
     facts |= origin
-    summary = folder.update_summary(**facts, versions=versions(), git=git_state())
+    summary = folder.update_summary(**facts, versions=versions(), git=folder.keep_git_state())
     if ranks is not None:
         _meet(ranks, run.device, data)
     # A part that was killed told nothing; the checkpoint knows at least how long it had trained.

@@ -15,7 +15,7 @@ import torch
 
 import dlrun
 from dlrun.errors import UserError
-from dlrun.runfolder import RunFolder, git_state, new_run_id, versions
+from dlrun.runfolder import LARGEST_DIFF, RunFolder, git_state, new_run_id, versions
 
 
 def strictly(path: Path):
@@ -166,6 +166,37 @@ def test_no_git_state_without_a_commit_a_repository_or_git(repository, tmp_path,
     (tmp_path / ".git").rename(tmp_path / "no_git")
     monkeypatch.chdir(tmp_path)
     assert git_state() is None
+
+
+def test_what_is_not_committed_lies_beside_the_summary(repository, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    first = repository("rev-parse", "HEAD")
+    assert folder.keep_git_state() == {"commit": first, "dirty": False}
+    assert not folder.uncommitted.exists()
+    changed = "a = 'é'\n"
+    (tmp_path / "model.py").write_text(changed, encoding="utf-8")
+    (tmp_path / "unknown.py").write_text("not added to git")
+    assert folder.keep_git_state() == {"commit": first, "dirty": True}
+    assert b"unknown" not in folder.uncommitted.read_bytes()
+    (tmp_path / "model.py").write_text("a = 1\n")
+    repository("apply", str(folder.uncommitted))  # git's own judgement
+    assert (tmp_path / "model.py").read_text(encoding="utf-8") == changed
+    repository("commit", "--quiet", "-a", "-m", "second")
+    folder.keep_git_state()
+    assert not folder.uncommitted.exists()  # it would be of another commit
+
+
+def test_a_large_diff_is_cut_at_the_end_of_a_line_and_says_so(repository, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    (tmp_path / "model.py").write_text("".join(f"a{i} = {i}\n" for i in range(100_000)))
+    folder.keep_git_state()
+    text = folder.uncommitted.read_bytes()
+    assert 990_000 < len(text) <= LARGEST_DIFF
+    *lines, last = text.decode().splitlines()
+    assert last.startswith("# cut off here")
+    assert lines[-1].removeprefix("+a").split(" = ")[0] == lines[-1].rpartition(" = ")[2]  # whole
 
 
 CLAIMING = """if True:
