@@ -18,6 +18,9 @@ def test_wheel_trains_outside_the_checkout(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("dlrun-*.whl")
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".yaml")}
     assert packed == {f"dlrun/conf/{path.relative_to(ROOT / 'conf')}" for path in (ROOT / "conf").rglob("*.yaml")}
+    assets = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("dlrun/report/assets/")}
+    folder = ROOT / "dlrun/report/assets"
+    assert assets == {str(path.relative_to(ROOT)) for path in folder.rglob("*") if path.is_file()}
     site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
     elsewhere.mkdir()
     subprocess.run([*pip, "install", "--no-deps", "--target", str(site), str(wheel)], check=True)

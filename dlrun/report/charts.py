@@ -18,6 +18,7 @@ CONTROLS = {chr(code) for code in (*range(32), *range(0x202A, 0x202F), *range(0x
 DASHES = ("solid", "dash", "dot", "dashdot")  # with the colours, 32 lines that can be told apart
 
 
+FEW = 6  # points, each of which has a tick
 MANY = 300  # points of a line, from which it is thinner
 
 
@@ -59,6 +60,11 @@ def numbers(values: Iterable[float | None]) -> list[float | None]:
 def axis(title: str, **more: Any) -> dict[str, Any]:
     """An axis with a name; `more` as in Plotly's layout.xaxis."""
     return {"title": {"text": text(title)}} | more
+
+
+def counted(values: Sequence[int]) -> dict[str, Any]:
+    """For `axis`: ticks at whole numbers, however few there are."""
+    return {"tickformat": ",d"} | ({"tickmode": "array", "tickvals": list(values)} if len(values) <= FEW else {})
 
 
 def line(name: str, x: Sequence[float | None], y: Iterable[float | None], colour: str, **more: Any) -> dict[str, Any]:

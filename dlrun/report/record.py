@@ -29,6 +29,7 @@ class Record:
     config: Mapping[str, Any] = field(default_factory=dict)
     history: History = field(default_factory=History)
     damaged: list[str] = field(default_factory=list)  # what couldn't be read, and why
+    asked: list[str] = field(default_factory=list)  # JSONs that were read since somebody emptied it
 
     @property
     def status(self) -> str:
@@ -75,7 +76,9 @@ class Record:
 
     def json(self, *place: str) -> Mapping[str, Any]:
         """A JSON of the folder; empty if there is none, and noted if it is damaged."""
-        return read_json(self.folder.path.joinpath(*place), self.damaged, self.folder.path)
+        found = read_json(self.folder.path.joinpath(*place), self.damaged, self.folder.path)
+        self.asked += ["/".join(place)] if found else []
+        return found
 
     def jsons(self, *place: str) -> dict[str, Mapping[str, Any]]:
         """All of a folder that can be read, by their names without .json."""

@@ -73,7 +73,7 @@ def magnitude(count: Any) -> str:
         return number(count)
     for unit in ("", " k", " M", " G", " T"):
         if abs(count) < 1000:
-            return f"{count:.4g}{unit}" if unit else f"{count:g}"
+            return f"{count:.4g}{unit}"
         count /= 1000
     return f"{count:.3g} P"
 

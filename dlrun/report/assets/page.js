@@ -53,7 +53,7 @@
   const base = () => {
     const axis = {
       gridcolor: "var(--grid)", linecolor: "var(--line)", zerolinecolor: "var(--grid)", automargin: true,
-      ticks: "outside", ticklen: 4, tickcolor: "var(--line)", title: { standoff: 8 },
+      ticks: "outside", ticklen: 4, tickcolor: "var(--line)", title: { standoff: 8 }, fixedrange: touch, // a finger scrolls
     };
     return {
       axis,
@@ -74,7 +74,8 @@
   const draw = (plot) => {
     const { data, layout } = viewed(charts.get(plot));
     const { axis, layout: common } = base();
-    const whole = merged(common, layout);
+    const shown = Object.entries(charts.get(plot).views || {}).map(([group, choices]) => chosen[group] || Object.keys(choices)[0]);
+    const whole = merged({ ...common, uirevision: shown.join("/") || "always" }, layout); // a zoom outlives the theme
     for (const key of new Set(["xaxis", "yaxis", ...Object.keys(layout)])) {
       if (/^[xy]axis\d*$/.test(key)) whole[key] = merged(axis, layout[key] || {});
     }

@@ -52,9 +52,11 @@ def head(record: Record) -> Markup:
 
 
 def _made(record: Record, title: str, body: Callable[[Record], Markup | None]) -> Markup | None:
+    record.asked.clear()
     try:
         return body(record)
     except Exception as error:
         log.debug("%s", title, exc_info=True)
-        record.damaged.append(f"{title}: what its files say can't be shown ({type(error).__name__}: {said(error)})")
+        files = " or ".join(record.asked) or "summary.json"
+        record.damaged.append(f"{title}: what {files} says can't be shown ({type(error).__name__}: {said(error)})")
         return None

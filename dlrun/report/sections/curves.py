@@ -79,12 +79,12 @@ def _chart(record: Record, drawn: Drawn) -> Chart:
         for (words, _, colour), values in zip(drawn.lines, columns, strict=True)
     ]
     layout: dict[str, Any] = {
-        "xaxis": charts.axis("epoch", **_whole(history.epochs)),
+        "xaxis": charts.axis("epoch", **charts.counted(history.epochs)),
         "yaxis": charts.axis(_unit(drawn.name, share)),
         "hovermode": "x unified",
         "showlegend": len(data) > 1,
     }
-    along = charts.axis("optimizer step", **_whole(history.steps))
+    along = charts.axis("optimizer step", **charts.counted(history.steps))
     steps: dict[str, Any] = {"data": [{"x": history.steps} for _ in drawn.lines], "layout": {"xaxis": along}}
     if (row := record.best_row()) is not None:
         stars = _stars(record, drawn, data, row)
@@ -123,12 +123,6 @@ def _stars(record: Record, drawn: Drawn, data: Sequence[Mapping[str, Any]], row:
             star = {"type": "scatter", "mode": "markers", "name": "best epoch", "marker": marker, "hoverinfo": "skip"}
             stars.append(star | {"x": [record.history.epochs[row]], "y": [trace["y"][row]]})
     return stars
-
-
-def _whole(values: Sequence[int]) -> dict[str, Any]:
-    """Ticks at whole numbers, however few there are."""
-    few = len(values) <= 6
-    return {"tickformat": ",d"} | ({"tickmode": "array", "tickvals": list(values)} if few else {"tickmode": "auto"})
 
 
 def _plain(name: str) -> str:

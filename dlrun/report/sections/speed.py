@@ -93,7 +93,7 @@ def _waiting(record: Record) -> Chart:
     shares = [None if value is None else 100 * value for value in history.column("data_wait")]
     data = [charts.line("waiting for data", history.epochs, shares, ORANGE, hovertemplate="%{y:.1f} %<extra></extra>")]
     layout = {
-        "xaxis": charts.axis("epoch", tickformat=",d"),
+        "xaxis": charts.axis("epoch", **charts.counted(history.epochs)),
         "yaxis": charts.axis("of the training time (%)", rangemode="tozero"),
         "hovermode": "x",
         "showlegend": False,
