@@ -29,8 +29,7 @@ from dlrun.viz.network.convolutions import require
 from dlrun.viz.network.gradcam import GradCam, gradcam
 from dlrun.viz.network.pictures import words as marked
 from dlrun.viz.network.pictures.gradcam import QUANTITY, UNIT, on_picture
-from dlrun.viz.network.pictures.parts import title
-from dlrun.viz.style import label
+from dlrun.viz.network.pictures.parts import named, title
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +48,7 @@ def run(words: Sequence[str]) -> int:
     found = gradcam(loaded.network, inputs, goal, options.layer, model)
     name = loaded.class_names[found.target]
     notes = [*subject.notes, *([] if found.laid.any() else ["nothing at this layer speaks for that class"])]
-    heading = title(subject, f"{model}: what speaks for {label(name)}, at layer {found.layer}", *notes)
+    heading = title(subject, f"{model}: what speaks for {named(name)}, at layer {found.layer}", *notes)
     content = {
         "model": model,
         **subject.content(),
