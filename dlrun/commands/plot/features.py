@@ -5,8 +5,8 @@
   dlrun plot features run=last input=cat.jpg            a picture, read as dlrun predict reads it
   dlrun plot features run=last text="what to do"        a text; or input=reviews.csv index=3
 
-  layers=N                  (8) at most, evenly chosen: each is a convolution with the norm and activation behind it
-  channels=N                (8; of texts 16) at most of each layer, the strongest first (mean of the absolute values)
+  layers=N                  (8; up to 24) at most, evenly chosen: each is a convolution with the norm and activation behind it
+  channels=N                (8; of texts 16; up to 32) of each layer, the strongest first (mean of the absolute values)
   text_column=text  checkpoint=best|last (best)  out=FILE.png  data.root= data.file=  device=  plugins=[…]
 
 Leaves DIR/plots/features.png, and .json with the numbers. Of a text, channels over its words.
@@ -16,11 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge, Le
 
 from dlrun.commands.drawing import leave, model_name, plain, target
 from dlrun.commands.opening import opened
 from dlrun.commands.sample import SampleOptions, sample
-from dlrun.registry import Count
 from dlrun.viz.network.convolutions import require
 from dlrun.viz.network.features import features
 from dlrun.viz.network.pictures.features import on_picture, on_words
@@ -29,8 +31,8 @@ from dlrun.viz.network.pictures.parts import title
 
 @dataclass(frozen=True, kw_only=True)
 class Options(SampleOptions):
-    layers: Count = 8
-    channels: Count | None = None
+    layers: Annotated[int, Ge(1), Le(24)] = 8
+    channels: Annotated[int, Ge(1), Le(32)] | None = None
 
 
 def run(words: Sequence[str]) -> int:
@@ -41,8 +43,10 @@ def run(words: Sequence[str]) -> int:
     inputs, subject = sample(loaded, options)
     text = loaded.spec.modality == "text"
     found, count = features(loaded.network, inputs, options.layers, options.channels or (16 if text else 8))
-    which = f"{count} layers" if len(found) == count else f"{len(found)} of {count} layers, evenly chosen"
-    words_of = title(subject, f"{model}: {which}, the strongest channels of each", *subject.notes)
+    which = (
+        f"{count} layer{'s' * (count > 1)}" if len(found) == count else f"{len(found)} of {count} layers, evenly chosen"
+    )
+    words_of = title(subject, f"{model}: {which}, the strongest channels of each, by number", *subject.notes)
     content = {
         "model": model,
         **subject.content(),

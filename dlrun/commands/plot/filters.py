@@ -3,7 +3,7 @@
   dlrun plot filters run=last                           DIR/plots/filters.png, and .json with the numbers
   dlrun plot filters run=last most=128 checkpoint=last
 
-  most=N                    (64; of texts 15) filters; of more, those with the largest norm (of texts: activation)
+  most=N                    (64; of texts 15; up to 512) filters; of more, those with the largest norm (of texts: activation)
   checkpoint=best|last      (best)     out=FILE.png
   split=test|val|train      (test) and samples=N (2000): the texts whose n-grams are looked at
   data.root= data.file=  device=  plugins=[…]
@@ -18,8 +18,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from dlrun.commands.drawing import leave, model_name, plain, target
@@ -37,7 +39,7 @@ ON_PICTURES, ON_TEXTS = 64, 15
 @dataclass(frozen=True, kw_only=True)
 class Options:
     checkpoint: Checkpoint = "best"
-    most: Count | None = None
+    most: Annotated[int, Ge(1), Le(512)] | None = None
     split: SplitName | None = None
     samples: Count | None = None
     out: Path | None = None

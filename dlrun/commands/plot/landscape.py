@@ -37,7 +37,7 @@ from dlrun.registry import Count, Index, Positive
 from dlrun.viz.network.landscape import Landscape, landscape
 from dlrun.viz.network.pictures.landscape import contours
 
-SAMPLES_IN_MEMORY = 20_000
+SAMPLES_IN_MEMORY = 5_000
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,7 +83,7 @@ def _last_maps(network: nn.Module, calls: Sequence[Call], stages: Sequence[Stage
             "dlrun plot attention shows where it looks"
         )
     if not with_places:
-        raise UserError(f"plot gradcam: no convolution of '{model}' has a map larger than 1×1 on data of this size")
+        raise UserError(f"plot gradcam: no convolution of '{model}' has a map of more than one place for such a sample")
     stage = with_places[-1]
     size = tuple(stage.output.shape[2:])
     names = [call.name for call in calls]

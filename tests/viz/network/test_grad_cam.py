@@ -103,7 +103,7 @@ def test_what_it_can_t_do() -> None:
     with pytest.raises(UserError, match=r"'2\.0' gives 12, which isn't maps"):
         gradcam(network, small, None, "2.0", "cnn")
     tiny = DataSpec("image", (1, 1, 1), CLASSES)
-    with pytest.raises(UserError, match="larger than 1×1"):
+    with pytest.raises(UserError, match="no convolution of 'cnn' has a map of more than one place"):
         gradcam(cnn(tiny, channels=[4]).eval(), torch.randn(1, 1, 1, 1), None, None, "cnn")
 
 

@@ -38,7 +38,7 @@ def test_a_square_loss_is_its_closed_form() -> None:
     first, second = (direction(list(network.parameters()), 6 + number)[0] for number in range(2))
     places = np.array([-0.8, -0.4, 0, 0.4, 0.8])
     np.testing.assert_allclose(found.places, places, atol=1e-15)
-    expected = [[float(((network.weight + a * first + b * second) ** 2).sum()) for a in places] for b in places]
+    expected = [[((network.weight + a * first + b * second) ** 2).sum().item() for a in places] for b in places]
     np.testing.assert_allclose(found.loss, expected)
     assert found.centre == float((network.weight**2).sum())
     assert told == [25]

@@ -61,7 +61,9 @@ def on_words(title: str, subject: Subject, layers: Sequence[Features]) -> Figure
         axis.set_yticks(range(rows), [str(number) for number in layer.shown], fontsize=6)
         axis.set_ylabel("channel", fontsize=8)
         of = "" if layer.words_per_step == 1 else f", {layer.words_per_step:.3g} words a step"
-        axis.set_title(f"{label(layer.title, 60)} ({layer.count} channels × {steps} steps{of})", fontsize=8)
+        axis.set_title(
+            f"{label(layer.title, 60)} ({layer.count} channels × {steps} step{'s' * (steps > 1)}{of})", fontsize=8
+        )
         axis.set_xlim(-0.5, len(words) - 0.5)
         colour_bar(figure, drawn, axis, "activation", pad=0.01)
     axes[-1].set_xticks(range(len(words)), words, rotation=90, fontsize=min(9, size(len(words)) + 2))
