@@ -5,7 +5,7 @@
   dlrun plot features run=last input=cat.jpg            a picture, read as dlrun predict reads it
   dlrun plot features run=last text="what to do"        a text; or input=reviews.csv index=3
 
-  layers=N                  (8; up to 24) at most, evenly chosen: each is a convolution with the norm and activation behind it
+  layers=N                  (8; up to 24) at most, evenly chosen: a convolution, its norm and activation
   channels=N                (8; of texts 16; up to 32) of each layer, the strongest first (mean of the absolute values)
   text_column=text  checkpoint=best|last (best)  out=FILE.png  data.root= data.file=  device=  plugins=[…]
 
