@@ -110,6 +110,45 @@ def brier(probabilities: Tensor, targets: Tensor) -> float:
     return (probabilities.square().sum(dim=1, dtype=torch.float64) - 2 * own + 1).mean().item()
 
 
+@dataclass(frozen=True)
+class OperatingPoints:
+    """One class against the rest, at each probability that may be asked for: (T,) float64 each, the strictest first.
+
+    `recall` is the true positive rate, too. Begins where nothing is taken for the class, and there `precision` is 1.
+    """
+
+    recall: Tensor
+    precision: Tensor
+    false_positives: Tensor  # of the samples that aren't of the class, the share that was taken for it
+
+    @classmethod
+    def of(cls, scores: Tensor, positive: Tensor) -> OperatingPoints:
+        """scores (N,), the probabilities of the class; positive (N,) bool, of which some are True and some False."""
+        order = scores.argsort(descending=True, stable=True)
+        scores, positive = scores[order], positive[order]
+        last = torch.ones(len(scores), dtype=torch.bool)
+        last[:-1] = scores[:-1] != scores[1:]  # equal scores are taken together
+        hits, taken = positive.double().cumsum(0)[last], torch.arange(1, len(scores) + 1)[last].double()
+        recall, precision = hits / hits[-1], hits / taken
+        false_positives = (taken - hits) / (len(scores) - hits[-1])
+        zero, one = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+        return cls(torch.cat([zero, recall]), torch.cat([one, precision]), torch.cat([zero, false_positives]))
+
+    def precision_at(self, recalls: Tensor) -> Tensor:
+        """The best precision at each of `recalls` (R,) or above it: the interpolated precision of TREC and COCO."""
+        reachable = self.precision.flip(0).cummax(0).values.flip(0)
+        return reachable[torch.searchsorted(self.recall, recalls)]
+
+    def thinned(self, most: int) -> tuple[Tensor, Tensor]:
+        """(false_positives, recall) of at most `most` points, both ends among them, evenly spaced along the curve."""
+        if len(self.recall) <= most:
+            return self.false_positives, self.recall
+        way = self.false_positives + self.recall  # from 0 to 2
+        chosen = torch.searchsorted(way, torch.linspace(0, 2, most, dtype=torch.float64)).clamp_max(len(way) - 1)
+        chosen = chosen.unique()
+        return self.false_positives[chosen], self.recall[chosen]
+
+
 def _ratio(some: Tensor, of: Tensor) -> Tensor:
     """some / of, and 0 of nothing."""
     return some.double() / of.clamp_min(1)

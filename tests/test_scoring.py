@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from dlrun.scoring import Calibration, ClassScores, brier, confused, confusion_matrix, ranks, top_k_accuracy
+from dlrun.scoring import (
+    Calibration,
+    ClassScores,
+    OperatingPoints,
+    brier,
+    confused,
+    confusion_matrix,
+    ranks,
+    top_k_accuracy,
+)
 
 
 @st.composite
@@ -138,3 +147,36 @@ def test_the_most_confused_pairs_come_first() -> None:
     assert confused(confusion, 2) == [(1, 0, 5), (0, 1, 2)]
     assert confused(confusion, 10) == [(1, 0, 5), (0, 1, 2), (1, 2, 1)]
     assert confused(torch.eye(3, dtype=torch.int64), 10) == []
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.tuples(st.integers(0, 9), st.booleans()), min_size=2, max_size=80))
+def test_operating_points_are_scikit_learns(given: list[tuple[int, bool]]) -> None:
+    """Of scores with many ties."""
+    scores, positive = torch.tensor([s / 9 for s, _ in given]), torch.tensor([p for _, p in given])
+    if positive.all() or not positive.any():
+        return
+    points = OperatingPoints.of(scores, positive)
+    alarms, hits, _ = sk.roc_curve(positive, scores, drop_intermediate=False)
+    np.testing.assert_allclose(points.false_positives, alarms)
+    np.testing.assert_allclose(points.recall, hits)
+    precision, recall, _ = sk.precision_recall_curve(positive, scores)
+    np.testing.assert_allclose(points.precision.flip(0), precision)
+    np.testing.assert_allclose(points.recall.flip(0), recall)
+    levels = torch.linspace(0, 1, 11, dtype=torch.float64)
+    reachable = [precision[recall >= level].max() for level in levels.tolist()]
+    np.testing.assert_allclose(points.precision_at(levels), reachable)
+
+
+def test_a_thinned_roc_curve_lies_on_the_whole_one() -> None:
+    scores, _ = logits(20_000, 1)
+    positive = (scores.flatten() + 2 * torch.randn(20_000, generator=torch.Generator().manual_seed(1))) > 1
+    points = OperatingPoints.of(scores.flatten(), positive)
+    alarms, recall = points.thinned(101)
+    assert 80 < len(alarms) <= 101
+    assert (alarms[0], recall[0], alarms[-1], recall[-1]) == (0, 0, 1, 1)
+    whole = set(zip(points.false_positives.tolist(), points.recall.tolist(), strict=True))
+    assert set(zip(alarms.tolist(), recall.tolist(), strict=True)) <= whole
+    assert sk.auc(alarms, recall) == pytest.approx(sk.roc_auc_score(positive, scores.flatten()), abs=1e-3)
+    few = OperatingPoints.of(torch.tensor([0.1, 0.9]), torch.tensor([False, True]))
+    assert [part.tolist() for part in few.thinned(101)] == [[0, 0, 1], [0, 1, 1]]
