@@ -149,6 +149,7 @@ class WandbConfig:
     entity: str | None = None
     mode: Literal["auto", "online", "offline"] = "auto"
     log_model: bool = False
+    log_report: bool = False
     init_timeout: Positive = 30.0
 
 

@@ -33,4 +33,5 @@ def predictions(
         )
         for i in worst
     ]
-    return Predictions(class_names, targets.tolist(), guesses.tolist(), mistakes, name)
+    probabilities = predicted["probabilities"].numpy()
+    return Predictions(class_names, targets.tolist(), guesses.tolist(), mistakes, name, probabilities, split.show)

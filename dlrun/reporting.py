@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
-import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,11 +12,9 @@ from typing import Any
 from dlrun.atomic import atomic_write
 from dlrun.errors import UserError
 from dlrun.loading import LoadedRun
-from dlrun.locks import holding
 from dlrun.runfolder import finite, versions
+from dlrun.trackers import tell_afterwards
 from dlrun.tracking import Predictions
-
-log = logging.getLogger("dlrun")
 
 LONGEST = 160  # characters of a line of JSON, but for rows of numbers
 
@@ -68,34 +64,15 @@ def put(path: Path, content: bytes) -> None:
         raise UserError(f"can't write {path} ({error.strerror})") from error
 
 
-def tell(run: LoadedRun, values: Mapping[str, float], predictions: Predictions | None = None) -> None:
-    """`values`, by names such as "eval/test/acc", into the run's own W&B run, if it has one and tracking isn't none.
+def tell(
+    run: LoadedRun,
+    values: Mapping[str, float],
+    predictions: Predictions | None = None,
+    plots: Sequence[Path] = (),
+) -> None:
+    """What a command found out about the run, and pictures that it drew, to the run's own trackers.
 
-    W&B gets a row of them above all that it has, and each in the run's summary; of `predictions` a confusion matrix and
-    a table of mistakes under their name. Takes a second; online as long as the server answers, at most 35 s. Whatever
-    goes wrong is a line in the log, and no more.
+    See `trackers.tell_afterwards`: it takes a second, and nothing is raised.
     """
-    wandb = run.config.tracking.wandb
-    if wandb is None:
-        return
-    from dlrun.tracking.wandb.afterwards import tell as tell_wandb
-
-    try:
-        summary = run.folder.read_summary()
-        with holding(run.folder.lock):  # two that tell at once would take the same row
-            tell_wandb(
-                run.folder.path,
-                run.run_id,
-                run.folder.read_config(),
-                {name: value for name, value in values.items() if math.isfinite(value)},
-                predictions,
-                step=run.progress["step"],
-                exit_code=1 if summary.get("exit_code") is None else summary["exit_code"],
-                project=wandb.project,
-                entity=wandb.entity,
-                mode=wandb.mode,
-                init_timeout=wandb.init_timeout,
-            )
-    except Exception as error:
-        log.debug("W&B", exc_info=True)
-        log.warning("W&B isn't told: %s", error)
+    step = run.progress["step"]
+    tell_afterwards(run.folder, run.config.tracking, step=step, values=values, predictions=predictions, plots=plots)

@@ -164,9 +164,9 @@ def _prepare(config: Mapping[str, Any], folder: RunFolder, job: Job) -> Session:
     terminal = Terminal(run.limits.max_epochs, typed.trainer.enable_progress_bar and leads, processes)
     trackers = Trackers()
     if leads:
-        steps, resumes = run.limits.max_steps, job.resumes is not None
+        resumes = job.resumes is not None
         chosen = chosen_trackers(
-            *(typed, config, folder.path, steps), run_id=job.run_id, group=job.group, resumes=resumes
+            *(typed, config, folder.path, run.limits), run_id=job.run_id, group=job.group, resumes=resumes
         )
         trackers = Trackers(MetricsFile(folder.metrics), terminal, *chosen)
     machine = {"device": run.device.type, "trainer.num_threads": torch.get_num_threads()}

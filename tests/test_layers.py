@@ -18,7 +18,7 @@ FLOORS = [
         "logs mistakes runs trainer",
         "build config inputs",
         "changes commands comparison compressing evaluation extension loading messages options quantizing reporting"
-        " rehearsal report restoration testing trackers train viz",
+        " rehearsal report restoration testing trackers train viz wandb_report",
         "resume",
         "sweep",
         "__main__ cli launch",
@@ -42,6 +42,9 @@ WITHIN = {
     ("dataparallel", "writer"),
     ("evaluator", "dataparallel"),
     ("train", "trackers"),
+    ("reporting", "trackers"),
+    ("trackers", "report"),
+    ("commands", "wandb_report"),
     ("locks", "errors"),
     ("spec", "errors"),
     ("optim", "fused"),

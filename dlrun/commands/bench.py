@@ -224,7 +224,7 @@ def _publish(loaded: LoadedRun, content: dict[str, Any], notes: Sequence[str]) -
     for note in notes:
         print(note)
     print(f"report {place}")
-    reporting.tell(loaded, _values(content["rows"]))
+    reporting.tell(loaded, _values(content["rows"]), plots=[place / "bench.png"])
 
 
 def _values(found: Sequence[Mapping[str, Any]]) -> dict[str, float]:

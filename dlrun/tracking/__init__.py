@@ -9,7 +9,10 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
 
 log = logging.getLogger("dlrun")
 
@@ -35,6 +38,8 @@ class Predictions:
     guesses: Sequence[int]
     mistakes: Sequence[Mistake]  # the worst first
     name: str = "test"  # of the split, and of what is shown of it
+    probabilities: np.ndarray | None = None  # (N, K) float32
+    show: Callable[[int], Any] | None = None  # a sample by its index, as in `Mistake`; may raise UserError
 
 
 class Tracker(Protocol):

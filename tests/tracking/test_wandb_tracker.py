@@ -48,6 +48,7 @@ def tracker(folder: Path, run_id: str, **changes: Any) -> WandB:
         "init_timeout": 20.0,
         "max_steps": 100,
     }
+    options |= {"log_report": False, "monitor": "val/acc", "maximize": True}
     options |= {"log_model": False, "group": None, "job_type": "train", "tags": [], "notes": None, "name": "cnn"}
     return WandB(folder, run_id, CONFIG, **options | changes)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dlrun.tracking import Predictions
-from dlrun.tracking.wandb import pictures
+from dlrun.tracking.wandb.charts import charts, images
+from dlrun.tracking.wandb.pages import page, send_report
 from dlrun.tracking.wandb.parts import parts
 from dlrun.tracking.wandb.session import AFTERWARDS, LAST, Session
 
@@ -18,6 +19,8 @@ def tell(
     config: Mapping[str, Any],
     values: Mapping[str, float],
     predictions: Predictions | None,
+    plots: Sequence[Path] = (),
+    report: Path | None = None,
     *,
     step: int,
     exit_code: int,
@@ -26,8 +29,9 @@ def tell(
     mode: str,
     init_timeout: float,
 ) -> None:
-    """A row of `values` and of what W&B shows of `predictions`, and the values in the run's summary.
+    """A row of `values`, and of what W&B shows of `predictions`, of pictures and of a report.html.
 
+    The values go into the run's summary, too.
     `step` is that of the checkpoint they are of, `exit_code` how the training ended: W&B takes it for the run's state.
     Does nothing for a run that W&B doesn't know. Name, tags and notes stay what they are. Waits as a training does at
     its end: while the server answers, else until the values are in a file; what is wrong is logged, nothing is raised.
@@ -38,9 +42,12 @@ def tell(
     session = Session(folder.absolute(), options | {"entity": entity}, mode, init_timeout, resumes=True)
 
     def say(run: Any, number: int | None) -> None:
-        shown = {} if predictions is None else pictures(predictions)
+        shown = {} if predictions is None else charts(predictions)
+        shown |= images(plots) | ({} if report is None else page(report))
         run.log({AFTERWARDS: step, **values, **shown}, step=number, commit=True)
         run.summary.update(dict(values))
+        if report is not None:
+            send_report(run, report)
 
     session.start()
     session.put(LAST, say)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dlrun.tracking.wandb import fitting
+from dlrun.tracking.wandb.charts import images
 from dlrun.tracking.wandb.parts import parts
 from dlrun.tracking.wandb.session import LAST, Session
 
@@ -62,8 +63,7 @@ def summarize_sweep(
     def say(run: Any, number: int | None) -> None:
         import wandb
 
-        shown: dict[str, Any] = {f"plots/{path.stem}": wandb.Image(str(path)) for path in pictures}
-        columns, rows = _read(table)
+        shown, (columns, rows) = images(pictures), _read(table)
         shown["results"] = wandb.Table(columns=list(columns), data=rows)
         run.log({**values, **shown}, step=number, commit=True)
         run.summary.update(dict(values))
