@@ -86,6 +86,8 @@ class WandbServer:
         self.runs: dict[str, RecordedRun] = {}
         self.operations: list[str] = []
         self.sweep: Sweep | None = None
+        self.projects: list[str] = []
+        self.views: list[dict[str, Any]] = []  # reports and workspaces, as they came, their `spec` read
         self._artifacts: list[tuple[str, str]] = []  # (run id, artifact name); the position is the artifact's id
         self._lock = threading.Lock()  # the client uploads files in parallel
         self.manners: Manners = "works"
@@ -245,6 +247,29 @@ class WandbServer:
 
     def _CommitArtifact(self, sent: dict) -> dict:
         return {"commitArtifact": {"artifact": {"id": sent["artifactID"], "digest": ""}}}
+
+    # Reports and workspaces: the project is looked for, made where there is none, and a view is sent. -------------
+
+    def _GetDefaultEntity(self, _: dict) -> dict:
+        return {"viewer": {"id": "user", "entity": ENTITY["name"]}}
+
+    def _GetProjects(self, sent: dict) -> dict:
+        more = {"createdAt": "2026-11-23T00:00:00Z", "isBenchmark": False, "user": None, "__typename": "Project"}
+        known = {"id": "project", "entityName": sent["entity"], **more}
+        page = {"endCursor": None, "hasNextPage": False, "__typename": "PageInfo"}
+        return {"models": {"pageInfo": page, "edges": [{"node": known | {"name": name}} for name in self.projects]}}
+
+    def _CreateProject(self, sent: dict) -> dict:
+        self.projects.append(sent["input"]["name"])
+        return {"upsertModel": {"inserted": True}}
+
+    def _upsertView(self, sent: dict) -> dict:
+        """A report or a workspace, by its type. The package's own Workspace.save has another name for it."""
+        self.views.append(sent | {"spec": json.loads(sent["spec"])})
+        project = {"id": "project", "name": sent["projectName"], "entityName": sent["entityName"]}
+        told = {key: sent[key] for key in ("type", "name", "displayName", "description", "spec")}
+        view = {"id": f"view{len(self.views)}", "project": project, **told, "updatedAt": "2026-11-23T00:00:00Z"}
+        return {"upsertView": {"view": view, "inserted": True}}
 
 
 class _Handler(BaseHTTPRequestHandler):
