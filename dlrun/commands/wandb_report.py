@@ -83,6 +83,8 @@ def _check(options: Options) -> None:
         raise UserError("wandb-report: say of what: run=DIR|last, runs=GLOB, or project=NAME; see its --help")
     if options.group is not None and sources:
         raise UserError(f"group: goes with project=NAME; {sources[0]} says already which runs")
+    if options.group == "":
+        raise UserError("group: expected a name, got nothing")
     if options.definition is not None:
         defaults = {field.name: field.default for field in fields(Options)}
         idle = [name for name in ("kind", "title", "out") if getattr(options, name) != defaults[name]]

@@ -84,7 +84,6 @@ def report(subject: Subject, title: str) -> Definition:
         # A set of runs without a project is of the report's: with one, W&B would be asked for it here and now.
         runset = wr.Runset(
             name=subject.title,
-            filters=_filters(subject),
             order=[wr.OrderBy(wr.SummaryMetric(best(subject)), ascending=subject.minimize)],
             pinned_columns=columns(subject),
             lock_columns=True,
@@ -101,6 +100,9 @@ def report(subject: Subject, title: str) -> Definition:
     )
     model: Any = made._to_model()  # type: ignore[no-untyped-call]
     spec = model.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    for block in spec["blocks"]:
+        for runset in block.get("metadata", {}).get("runSets", []):
+            _filtered(runset, subject)
     return Definition("report", subject.project, subject.entity, title, text, spec)
 
 
@@ -114,7 +116,6 @@ def workspace(subject: Subject, title: str) -> Definition:
             sections=[ws.Section(name=name, panels=panels, is_open=True) for name, panels in sections(subject)],
             settings=ws.WorkspaceSettings(x_axis="epoch", max_runs=20),
             runset_settings=ws.RunsetSettings(
-                filters=_filters(subject),
                 order=[ws.Ordering(ws.Summary(best(subject)), ascending=subject.minimize)],
                 pinned_columns=columns(subject),
             ),
@@ -123,16 +124,15 @@ def workspace(subject: Subject, title: str) -> Definition:
         raise UserError(f"title: W&B refuses '{title}' ({error.errors()[0]['msg']})") from error
     model: Any = made._to_model()  # type: ignore[no-untyped-call]
     spec = model.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    _filtered(spec["section"]["runSets"][0], subject)
     return Definition("workspace", subject.project, subject.entity, title, "", spec)
 
 
-def _filters(subject: Subject) -> list[Any]:
-    """Which runs, as W&B's expressions."""
-    if subject.group is not None:
-        return [ws.Metric("Group") == subject.group]
-    if subject.run_ids:
-        return [ws.Metric("ID").isin(list(subject.run_ids))]
-    return []
+def _filtered(runset: dict[str, Any], subject: Subject) -> None:
+    """Say which runs, in W&B's own form: the package's way there parses a text, in which a name's = becomes ==."""
+    key, op, value = ("group", "=", subject.group) if subject.group else ("name", "IN", list(subject.run_ids))
+    one = {"key": {"section": "run", "name": key}, "op": op, "value": value, "disabled": False}
+    runset["filters"] = {"filterFormat": "filterV2", "filters": [one] if value else []}
 
 
 def _about(subject: Subject) -> str:
