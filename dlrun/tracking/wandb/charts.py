@@ -20,7 +20,7 @@ MOST_CLASSES = 100  # a confusion matrix has a row for each pair
 MOST_PAIRS = 1_000  # of classes, where they are too many for a matrix
 MOST_CURVES = 10  # classes with a curve of their own; more can't be told apart
 POINTS = 101  # of a curve
-EXAMPLES = 64  # samples whose predictions are shown, right and wrong ones
+EXAMPLES = 32  # samples whose predictions are shown, right and wrong ones
 MOST_COLUMNS = 20  # classes with a column of probabilities; of more the likeliest five are named
 LONGEST_SIDE, SMALLEST_SIDE = 256, 64  # pixels
 LONGEST_TEXT = 2_000  # characters
@@ -180,18 +180,25 @@ def _shown(sample: Any) -> Any:
 
 
 def _picture(pixels: np.ndarray) -> Any:
-    """pixels (H, W, C), of any size: a large picture is made smaller, and a tiny one larger, pixel by pixel."""
+    """pixels (H, W, C), of any size: a large picture is made smaller, and a tiny one larger, pixel by pixel.
+
+    Numbers that aren't bytes are taken for 0 to 1, or for −1 to 1 where some are negative.
+    """
+    import numpy as np
     import wandb
     from PIL import Image
 
-    shown = wandb.Image(pixels if pixels.shape[2] in (1, 3, 4) else pixels[..., :1])  # floats are scaled
-    picture: Any = shown.image
+    if pixels.shape[2] not in (1, 3, 4):
+        pixels = pixels[..., :1]
+    if pixels.dtype.kind == "f":
+        pixels = np.clip(255 * (pixels if pixels.min() >= 0 else (pixels + 1) / 2), 0, 255).astype(np.uint8)
+    picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     longest = max(picture.size)
-    if SMALLEST_SIDE <= longest <= LONGEST_SIDE:
-        return shown
     if longest > LONGEST_SIDE:
         picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-    else:
+        # A photo of that size is 10 kB as JPEG, and 100 kB as PNG.
+        return wandb.Image(picture.convert("RGB"), file_type="jpg")
+    if longest < SMALLEST_SIDE:
         times = -(-SMALLEST_SIDE // longest)
         picture = picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST)
     return wandb.Image(picture)
