@@ -100,7 +100,7 @@ LIMIT = f"{WHOLE} or a number > 0 and <= 1 or null"
         ("+tracking.mlflow={}", "tracking.mlflow: unknown option (choose from tensorboard, wandb)"),
         (
             "+tracking.wandb.team=x",
-            "tracking.wandb.team: unknown option (choose from entity, init_timeout, log_model, mode",
+            "tracking.wandb.team: unknown option (choose from entity, init_timeout, log_model, log_report, mode",
         ),
         ("+tracking.tensorboard={on: 1}", "tracking.tensorboard.on: unknown option"),
         (
