@@ -24,6 +24,7 @@ from dlrun.tracking.tensorboard import tell as tell_tensorboard
 from dlrun.tracking.wandb import pages, session
 from dlrun.tracking.wandb.afterwards import tell
 from dlrun.tracking.wandb.charts import EXAMPLES, LONGEST_SIDE, LONGEST_TEXT, MOST_PAIRS, POINTS, charts
+from dlrun.tracking.wandb.parts import parts
 
 HTML = "<!doctype html><html><head><title>run</title></head><body>ñ</body></html>"
 
@@ -177,17 +178,36 @@ def test_plots_arrive_as_the_files_that_they_are(tmp_path: Path, server: WandbSe
     drawn = [png(tmp_path / "plots" / f"{name}.png") for name in ("curves", "confusion")]
     run = tracker(tmp_path, "drawn")
     run.epoch(ROW)
-    run.plots([*drawn, tmp_path / "plots" / "mistakes.png"])  # the last one wasn't drawn
+    (tmp_path / "plots" / "broken.png").write_bytes(drawn[0].read_bytes()[:50])
+    run.plots([*drawn, tmp_path / "plots" / "broken.png", tmp_path / "plots" / "mistakes.png"])  # which wasn't drawn
     run.plots([])
     run.finish(summary(0))
     wandb.teardown()
     told = server.runs["drawn"]
     (row,) = [row for row in told.history if "plots/curves" in row]
-    assert "plots/mistakes" not in row
+    assert {name for name in row if name.startswith("plots/")} == {"plots/curves", "plots/confusion"}
     for path in drawn:
         sent = told.files[row[f"plots/{path.stem}"]["path"]]
         assert sent == path.read_bytes()
         np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(sent))), np.asarray(Image.open(path)))
+
+
+def test_offline_it_is_all_in_the_runs_folder(tmp_path: Path) -> None:
+    drawn, predictions = png(tmp_path / "plots" / "curves.png"), said(3, 50)
+    run = tracker(tmp_path, "quiet", mode="offline")
+    run.epoch(ROW)
+    run.predictions(predictions)
+    run.plots([drawn])
+    run.finish(summary(0))
+    wandb.teardown()
+    (part,) = parts(tmp_path, "quiet")
+    items = {item.key: json.loads(item.value_json) for row in part.rows().values() for item in row.item}
+    files = part.file.parent / "files"
+    assert (files / items["plots/curves"]["path"]).read_bytes() == drawn.read_bytes()
+    cells = json.loads((files / items["test/confusion_matrix_table"]["path"]).read_text())["data"]
+    assert [n for *_, n in cells] == sk.confusion_matrix(predictions.truths, predictions.guesses).flatten().tolist()
+    tables = {"mistakes", "confusion_matrix_table", "precision_recall_table", "roc_table", "calibration_table"}
+    assert {f"test/{name}" for name in (*tables, "predictions")} <= items.keys()
 
 
 def test_the_report_is_an_artifact_and_a_page(

@@ -7,6 +7,7 @@ and pictures and texts in them are cut to a size.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,11 +41,15 @@ def charts(predictions: Predictions) -> dict[str, Any]:
 
 
 def images(paths: Sequence[Path]) -> dict[str, Any]:
-    """Pictures that were drawn, by `plots/name`; what isn't there, or is too large to send, is left out."""
+    """Pictures that were drawn, by `plots/name`; what isn't there, is damaged or too large to send, is left out."""
     import wandb
 
-    there = [path for path in paths if path.is_file() and path.stat().st_size <= LARGEST_PLOT]
-    return {f"plots/{path.stem}": wandb.Image(str(path)) for path in there}
+    shown: dict[str, Any] = {}
+    for path in paths:
+        with suppress(OSError):
+            if path.stat().st_size <= LARGEST_PLOT:
+                shown[f"plots/{path.stem}"] = wandb.Image(str(path))
+    return shown
 
 
 def _confusion(predictions: Predictions) -> dict[str, Any]:
