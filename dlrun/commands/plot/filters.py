@@ -3,7 +3,7 @@
   dlrun plot filters run=last                           DIR/plots/filters.png, and .json with the numbers
   dlrun plot filters run=last most=128 checkpoint=last
 
-  most=N                    (64; of texts 15; up to 512) of more, those with the largest norm (of texts: activation)
+  most=N                    (64; of texts 15; up to 512) filters; of more, the largest by norm (texts: activation)
   checkpoint=best|last      (best)     out=FILE.png
   split=test|val|train      (test) and samples=N (2000): the texts whose n-grams are looked at
   data.root= data.file=  device=  plugins=[…]

@@ -40,7 +40,7 @@ def test_a_square_loss_is_its_closed_form() -> None:
     np.testing.assert_allclose(found.places, places, atol=1e-15)
     expected = [[((network.weight + a * first + b * second) ** 2).sum().item() for a in places] for b in places]
     np.testing.assert_allclose(found.loss, expected)
-    assert found.centre == float((network.weight**2).sum())
+    assert found.centre == (network.weight**2).sum().item()
     assert told == [25]
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
