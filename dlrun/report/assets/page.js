@@ -18,6 +18,8 @@
   dark.addEventListener("change", () => redrawAll());
 
   // --- charts
+  const PAPER = 680; // pixels
+  let printing = false;
   const chosen = {}; // group of views → the choice that is shown
   const charts = new Map(); // .plot → what is to be drawn
   document.querySelectorAll('figure.chart > script[type="application/json"]').forEach((script) => {
@@ -79,6 +81,10 @@
     for (const key of new Set(["xaxis", "yaxis", ...Object.keys(layout)])) {
       if (/^[xy]axis\d*$/.test(key)) whole[key] = merged(axis, layout[key] || {});
     }
+    if (printing) { // nobody says how wide the paper is: A4 and Letter have this much
+      whole.width = plot.closest(".charts") ? PAPER / 2 - 10 : PAPER;
+      if (plot.classList.contains("square")) whole.height = PAPER * 0.8;
+    }
     const colours = getComputedStyle(root);
     plot.dataset.drawn = "yes";
     return Plotly.react(plot, coloured(data, colours), coloured(whole, colours), config);
@@ -110,12 +116,14 @@
   // --- paper is white, and has all of it
   let before;
   addEventListener("beforeprint", () => {
+    printing = true;
     before = root.dataset.theme;
     root.dataset.theme = "light";
     charts.forEach((_, plot) => draw(plot));
     document.querySelectorAll("details").forEach((fold) => { fold.dataset.was = fold.open; fold.open = true; });
   });
   addEventListener("afterprint", () => {
+    printing = false;
     if (before) root.dataset.theme = before; else delete root.dataset.theme;
     document.querySelectorAll("details").forEach((fold) => { fold.open = fold.dataset.was === "true"; });
     redrawAll();
