@@ -9,7 +9,7 @@ linear, polynomial, warm restarts) begins when the warm-up is over.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -200,6 +200,21 @@ class Plateau(Schedule):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+
+
+def course(schedule: Schedule, clock: Clock, lr: float, observed: Mapping[int, float]) -> list[float]:
+    """The learning rate of every step of `clock`'s training, which nobody runs.
+
+    `observed` is what the schedule would be told after an epoch, counted from 1; nothing after one that isn't there.
+    """
+    rates = []
+    for step in range(clock.total_steps):
+        rates.append(lr * schedule.factor(step))
+        if (step + 1) % clock.steps_per_epoch == 0 or step + 1 == clock.total_steps:
+            value = observed.get(clock.epoch(step) + 1)
+            if value is not None:
+                schedule.observe(value)
+    return rates
 
 
 def _floor(min_lr: float, lr: float) -> float:
