@@ -97,7 +97,7 @@ class Trainer:
             self._save()  # something to go back to
         while (status := self._over()) is None:
             try:
-                self._train_epoch()
+                self.train_epoch()
                 if self._epoch_is_trained():
                     self._end_epoch()
             except NonFinite as error:
@@ -133,7 +133,7 @@ class Trainer:
     def _epoch_is_trained(self) -> bool:
         return self.progress.position >= len(self.train_batches) or self.progress.step >= self.limits.max_steps
 
-    def _train_epoch(self) -> None:
+    def train_epoch(self) -> None:
         """Train from the current position to the end of the epoch, or until somebody says stop."""
         progress, batches = self.progress, self.train_batches
         seen, started, before = progress.samples, self.clock(), progress.epoch_seconds

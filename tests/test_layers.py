@@ -18,7 +18,7 @@ FLOORS = [
         "logs mistakes runs trainer",
         "build config inputs",
         "changes commands comparison compressing evaluation extension loading messages options quantizing reporting"
-        " rehearsal report restoration testing trackers train viz wandb_report",
+        " lr_range rehearsal report restoration testing trackers train viz wandb_report",
         "resume",
         "sweep",
         "__main__ cli launch",
@@ -96,6 +96,7 @@ WITHIN = {
     ("commands", "reporting"),
     ("commands", "train"),
     ("commands", "viz"),
+    ("commands", "lr_range"),
     ("cli", "launch"),
     ("__main__", "cli"),
 }
