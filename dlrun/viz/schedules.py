@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 MOST = 20_000  # points of a line; a wide screen has 4,000 columns
 JUMP = 0.01  # of the highest rate: a change between two steps that no thinning may smear
+LOWEST = 1e-6  # of the highest rate, on a logarithmic scale: below it nothing moves
 DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)))
 WIDTH, ROW = 7.2, 1.75  # inches; two panels in a row can be read on a phone
 TITLE, DETAIL = 34, 46  # characters of a panel's title, and of a line below it
@@ -49,7 +51,7 @@ def kept(rates: Sequence[float]) -> list[int]:
     every = -(-len(rates) // MOST)
     if every <= 1:
         return list(range(len(rates)))
-    least = JUMP * max((rate for rate in rates if rate != float("inf")), default=0.0)
+    least = JUMP * max(filter(math.isfinite, rates), default=0.0)
     jumps = {s for step in range(1, len(rates)) if abs(rates[step] - rates[step - 1]) > least for s in (step - 1, step)}
     return sorted({*range(0, len(rates), every), *jumps, len(rates) - 1})
 
@@ -67,14 +69,16 @@ def draw(
     if not any(line.watches for line in lines):
         watched = None
     axes = _overlaid(lines, watched) if overlaid else _panels(lines, watched)
+    highest = max((rate for line in lines for rate in line.rates if math.isfinite(rate)), default=1.0)
     for axis in axes:
         axis.set_xlim(-0.01 * total_steps, 1.01 * total_steps)
-        axis.xaxis.set_major_locator(_ticks())
+        axis.xaxis.set_major_locator(_ticks(integer=True))
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         plain(axis)
         if axis.get_gid() == "rates":
             if logarithmic:
-                axis.set_yscale("log")
+                axis.set_yscale("log", nonpositive="mask")
+                axis.set_ylim(LOWEST * highest, 2 * highest)
                 axis.yaxis.set_minor_formatter("")
             else:
                 axis.set_ylim(bottom=0)
@@ -173,7 +177,7 @@ def _epochs(axis: Axes, steps_per_epoch: int) -> None:
     below.set_xlabel("epoch", fontsize=9)
 
 
-def _ticks() -> Locator:
+def _ticks(integer: bool = False) -> Locator:
     from matplotlib.ticker import MaxNLocator
 
-    return MaxNLocator(nbins=5, steps=[1, 2, 5, 10], min_n_ticks=2)
+    return MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10], min_n_ticks=2, integer=integer)

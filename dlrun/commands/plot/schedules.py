@@ -152,7 +152,8 @@ def _variants(names: Sequence[str], args: Namespace) -> list[Variant]:
 
 def _composed(args: Namespace, rest: Sequence[str], name: str, said: Sequence[str]) -> dict[str, Any]:
     mine = copy(args)
-    mine.overrides = [*rest, f"scheduler={name}", *said]
+    quoted = name.replace("\\", r"\\").replace("'", r"\'")  # a file may be called anything
+    mine.overrides = [*rest, f"scheduler='{quoted}'", *said]
     return plain(compose(mine))
 
 
