@@ -151,11 +151,9 @@ def suggested(sweep: Sweep) -> Suggestion:
     if not sweep.losses:
         return Suggestion(why_none=f"the loss of the very first step, with {sweep.rates[0]:.1e}, isn't a finite number")
     if len(steps) < FEWEST:
-        what = "isn't finite" if sweep.ending == "nonfinite" else "explodes"
-        why = (
-            f"the loss {what} after {len(sweep.losses)} steps" if sweep.ending != "done" else "there are too few steps"
-        )
-        return Suggestion(why_none=f"{why}: take a lower start, or more steps")
+        what = {"nonfinite": "isn't finite", "diverged": "explodes"}.get(sweep.ending, "is known no further")
+        count = f"{len(sweep.losses)} step{'s' * (len(sweep.losses) != 1)}"
+        return Suggestion(why_none=f"the loss {what} after {count}: take a lower start, or more steps")
     smoothed = sweep.smoothed()
     rates, losses = [sweep.rates[s] for s in steps], [smoothed[s] for s in steps]
     lowest = min(range(len(losses)), key=losses.__getitem__)

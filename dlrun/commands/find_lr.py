@@ -37,6 +37,7 @@ from dlrun.logs import configure_terminal
 from dlrun.lr_range import Suggestion, Sweep, exponential, suggested, sweep_rates
 from dlrun.plugins import load_plugins
 from dlrun.registry import Positive
+from dlrun.schedules import Schedule
 from dlrun.viz import lr_range as viz
 
 log = logging.getLogger("dlrun")
@@ -117,7 +118,8 @@ def _meaning(name: str, built: Run) -> str:
     first, last = factors[0] / factors[peak], factors[-1] / factors[peak]
     up = f"begins at {first:.2g} of it and is there at step {peak + 1:,} of {steps:,}" if peak else "begins with it"
     if last == 1:
-        return f"scheduler={name} {up}, and stays there, unless it is told: a third of that is the safer choice"
+        stays = "stays there" if type(schedule).observe is Schedule.observe else "stays there until nothing improves"
+        return f"scheduler={name} {up}, and {stays}: a third of that is the safer choice"
     down = f"comes down to {last:.2g} of it"
     advice = "" if peak else "; without a warm-up (scheduler.warmup_epochs=1, say) half of that is safer"
     return f"scheduler={name} {up}, and {down}{advice}"

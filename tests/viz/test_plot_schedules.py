@@ -82,10 +82,10 @@ def test_the_picture_is_what_a_training_applies(
 ) -> None:
     names = schedules.names()
     assert len(names) == 10
-    cases = [(name, "scheduler.warmup_epochs=1.5") for name in names]
-    cases += [(name, "scheduler.warmup_steps=0") for name in ("cosine", "onecycle", "plateau", "warm_restarts")]
+    cases = [(name, ["scheduler.warmup_epochs=1.5"]) for name in names]
+    cases += [(name, []) for name in ("onecycle",)]
     for name, warmup in cases:
-        words = [*TINY, f"scheduler={name}", warmup, *SHORT.get(name, [])]
+        words = [*TINY, f"scheduler={name}", *warmup, *SHORT.get(name, [])]
         real = trained(compose_config(*words, "trainer.log_every_n_steps=1"))
         metrics = tmp_path / "metrics.csv"
         with metrics.open("w", newline="") as file:
@@ -101,7 +101,7 @@ def test_the_picture_is_what_a_training_applies(
         assert len(xs) >= 54
         assert ys == real.rates, name  # to the bit
         assert content["schedules"][0]["lr"] == ys
-        assert len(set(ys)) > (name != "none" or "epochs" in warmup), "nothing happened"
+        assert len(set(ys)) > (name != "none"), "nothing happened"
 
 
 def test_all_that_are_registered_side_by_side_on_shared_axes(figures: list[Any]) -> None:
@@ -180,21 +180,23 @@ def test_a_million_steps_keep_their_jumps() -> None:
 def test_what_is_said_of_mistakes(dlrun: CommandLine) -> None:
     for words, said in [
         (["scheduler=cosin"], "unknown scheduler 'cosin'; did you mean 'cosine'?"),
-        (["scheduler.gama=0.5"], "scheduler.gama: unknown option; did you mean 'gamma'?"),
-        (["scheduler.gamma=x", "steps_per_epoch=2"], "scheduler.gamma: expected a number > 0, got 'x'"),
+        (["scheduler.patienc=5"], "scheduler.patienc: unknown option; did you mean 'patience'?"),
+        (["scheduler.factor=x", "steps_per_epoch=2"], "scheduler.factor: expected a number > 0 and < 1, got 'x'"),
         (["layot=overlaid"], "layot: unknown option of dlrun plot schedules; did you mean 'layout'?"),
         (["layout=round"], "layout: expected one of 'panels', 'overlaid', got 'round'"),
         (["data=cifar10"], "say steps_per_epoch=N (training samples / 128)"),
         (["loss=nowhere", "steps_per_epoch=2"], "run: no folder 'nowhere'"),
         (["out=a.jpg"], "out: expected the name of a .png file"),
         (["steps_per_epoch=1000000"], "steps are too many to draw"),
+        (["~scheduler.patience"], "scheduler.patience: expected a value or several"),
+        (["scheduler.factor=interval(0,1)"], "scheduler.factor: expected a value or several"),
         (["optimizer.lr=1,2"], "optimizer.lr: takes one value here"),
     ]:
-        few = [] if words[0].startswith("scheduler") else ["scheduler=cosine,plateau"]
+        few = [] if words[0].startswith("scheduler=") else ["scheduler=plateau"]
         result = dlrun("plot", "schedules", *few, *words)
         assert result.code == 2, words
         assert said in result.err, (words, result.err)
-        assert len(result.err.strip().splitlines()) == 1 or "gamma" in words[0]
+        assert len(result.err.strip().splitlines()) == 1
     assert list(dlrun.folder.iterdir()) == []
 
 

@@ -118,17 +118,7 @@ def _all(args: Namespace) -> list[str]:
 
 def _variants(names: Sequence[str], args: Namespace) -> list[Variant]:
     """The config of each line. Raises UserError for a scheduler or an option that none of them has."""
-    own, rest = [], []
-    for word, override in zip(args.overrides, parse_overrides(args.overrides), strict=True):
-        key = override.key_or_group
-        if key.startswith("scheduler."):
-            several = override.is_sweep_override()
-            texts = list(override.sweep_string_iterator()) if several else [word.partition("=")[2]]
-            own.append((key, texts if not override.is_delete() else []))
-        elif override.is_sweep_override():
-            raise UserError(f"{key}: takes one value here; several are for scheduler and its options")
-        else:
-            rest.append(word)
+    own, rest = _of_the_scheduler(args.overrides)
     kinds = {name: _composed(args, rest, name, []) for name in dict.fromkeys(names)}
     load_plugins(next(iter(kinds.values()))["plugins"])
     known = {name: _options(config["scheduler"].get("name", name)) for name, config in kinds.items()}
@@ -144,10 +134,28 @@ def _variants(names: Sequence[str], args: Namespace) -> list[Variant]:
         mine = [(key, texts) for key, texts in own if key.split(".")[1] in known[name]]
         for values in product(*(texts for _, texts in mine)):
             said = [f"++{key}={text}" for (key, _), text in zip(mine, values, strict=True)]
-            config = parse(_without_strangers(_composed(args, rest, name, said), known[name]))
+            composed = _composed(args, rest, name, said) if said else kinds[name]
+            config = parse(_without_strangers(composed, known[name]))
             differs = [f"{k.partition('.')[2]}={v}" for (k, vs), v in zip(mine, values, strict=True) if len(vs) > 1]
             found.append(Variant(name, config, ", ".join(differs)))
     return found
+
+
+def _of_the_scheduler(words: Sequence[str]) -> tuple[list[tuple[str, list[str]]], list[str]]:
+    """The keys of scheduler options, each with all its values, and the other words."""
+    own, rest = [], []
+    for word, override in zip(words, parse_overrides(words), strict=True):
+        key = override.key_or_group
+        if not key.startswith("scheduler."):
+            if override.is_sweep_override():
+                raise UserError(f"{key}: takes one value here; several are for scheduler and its options")
+            rest.append(word)
+        elif override.is_delete() or (override.is_sweep_override() and not override.is_discrete_sweep()):
+            raise UserError(f"{key}: expected a value or several, a,b,c, got '{word}'")
+        else:
+            several = override.is_sweep_override()
+            own.append((key, list(override.sweep_string_iterator()) if several else [word.partition("=")[2]]))
+    return own, rest
 
 
 def _composed(args: Namespace, rest: Sequence[str], name: str, said: Sequence[str]) -> dict[str, Any]:
