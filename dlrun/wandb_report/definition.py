@@ -136,5 +136,6 @@ def _filtered(runset: dict[str, Any], subject: Subject) -> None:
 
 
 def _about(subject: Subject) -> str:
-    which = f"{subject.title}; the best is the one with the {'lowest' if subject.minimize else 'highest'} "
-    return f"{which}{best(subject)}. Made by dlrun wandb-report."
+    first = "lowest" if subject.minimize else "highest"
+    order = "" if subject.single else f", in the order of {best(subject)}, the {first} first"
+    return f"{subject.title}{order}. Made by dlrun wandb-report."

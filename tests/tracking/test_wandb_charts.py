@@ -24,7 +24,7 @@ from dlrun.tracking.tensorboard import tell as tell_tensorboard
 from dlrun.tracking.wandb import pages, session
 from dlrun.tracking.wandb.afterwards import tell
 from dlrun.tracking.wandb.charts import EXAMPLES, LONGEST_SIDE, LONGEST_TEXT, MOST_PAIRS, POINTS, charts
-from dlrun.tracking.wandb.parts import parts
+from dlrun.tracking.wandb.parts import numbers, parts
 
 HTML = "<!doctype html><html><head><title>run</title></head><body>ñ</body></html>"
 
@@ -201,7 +201,12 @@ def test_offline_it_is_all_in_the_runs_folder(tmp_path: Path) -> None:
     run.finish(summary(0))
     wandb.teardown()
     (part,) = parts(tmp_path, "quiet")
-    items = {item.key: json.loads(item.value_json) for row in part.rows().values() for item in row.item}
+    rows = list(part.rows().values())
+    logged = [item for row in rows for item in row.item if len(item.nested_key) == 2]
+    items: dict[str, dict[str, Any]] = {}
+    for item in logged:
+        items.setdefault(item.nested_key[0], {})[item.nested_key[1]] = json.loads(item.value_json)
+    assert [sorted(numbers(row)) for row in rows[1:]] == [["epoch"], ["epoch"]], "their sizes are no metrics"
     files = part.file.parent / "files"
     assert (files / items["plots/curves"]["path"]).read_bytes() == drawn.read_bytes()
     cells = json.loads((files / items["test/confusion_matrix_table"]["path"]).read_text())["data"]

@@ -91,8 +91,9 @@ def upload_command(parts: Sequence[Part]) -> str:
 
 
 def numbers(history: Any) -> dict[str, Any]:
-    """A row as it was logged, as far as it is numbers; W&B's own (`_step`, `_runtime`) left out."""
-    row = {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in history.item}
+    """A row as it was logged, as far as it is numbers; W&B's own (`_step`, `_runtime`, a picture's width) left out."""
+    flat = [item for item in history.item if len(item.nested_key) < 2]
+    row = {item.key or item.nested_key[0]: json.loads(item.value_json) for item in flat}
     return {name: value for name, value in row.items() if isinstance(value, int | float) and not name.startswith("_")}
 
 
