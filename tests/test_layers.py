@@ -94,6 +94,7 @@ WITHIN = {
     ("commands", "options"),
     ("commands", "report"),
     ("commands", "reporting"),
+    ("commands", "trackers"),
     ("commands", "train"),
     ("commands", "viz"),
     ("commands", "lr_range"),

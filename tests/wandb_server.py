@@ -27,10 +27,10 @@ from typing import Any, Literal
 from urllib.parse import quote, unquote
 
 import yaml
+from wandb_views import ENTITY, Views
 
 Manners = Literal["works", "answers 500", "hangs", "refuses"]
 API_KEY = "a" * 40  # the client refuses a shorter one before it asks the server
-ENTITY = {"id": "entity", "name": "tester"}
 # The files of a run's stream, by what RunResumeStatus calls them.
 STREAMS = {"history": "wandb-history.jsonl", "events": "wandb-events.jsonl", "log": "output.log"}
 SUMMARY = "wandb-summary.json"
@@ -79,15 +79,14 @@ class Sweep:
     hopeless: Callable[[RecordedRun | None], bool] = lambda run: False
 
 
-class WandbServer:
+class WandbServer(Views):
     """Serves while its `with` block runs. `runs` by id; `operations`: the names of GraphQL requests as they came."""
 
     def __init__(self) -> None:
         self.runs: dict[str, RecordedRun] = {}
         self.operations: list[str] = []
+        super().__init__()
         self.sweep: Sweep | None = None
-        self.projects: list[str] = []
-        self.views: list[dict[str, Any]] = []  # reports and workspaces, as they came, their `spec` read
         self._artifacts: list[tuple[str, str]] = []  # (run id, artifact name); the position is the artifact's id
         self._lock = threading.Lock()  # the client uploads files in parallel
         self.manners: Manners = "works"
@@ -247,29 +246,6 @@ class WandbServer:
 
     def _CommitArtifact(self, sent: dict) -> dict:
         return {"commitArtifact": {"artifact": {"id": sent["artifactID"], "digest": ""}}}
-
-    # Reports and workspaces: the project is looked for, made where there is none, and a view is sent. -------------
-
-    def _GetDefaultEntity(self, _: dict) -> dict:
-        return {"viewer": {"id": "user", "entity": ENTITY["name"]}}
-
-    def _GetProjects(self, sent: dict) -> dict:
-        more = {"createdAt": "2026-11-23T00:00:00Z", "isBenchmark": False, "user": None, "__typename": "Project"}
-        known = {"id": "project", "entityName": sent["entity"], **more}
-        page = {"endCursor": None, "hasNextPage": False, "__typename": "PageInfo"}
-        return {"models": {"pageInfo": page, "edges": [{"node": known | {"name": name}} for name in self.projects]}}
-
-    def _CreateProject(self, sent: dict) -> dict:
-        self.projects.append(sent["input"]["name"])
-        return {"upsertModel": {"inserted": True}}
-
-    def _upsertView(self, sent: dict) -> dict:
-        """A report or a workspace, by its type. The package's own Workspace.save has another name for it."""
-        self.views.append(sent | {"spec": json.loads(sent["spec"])})
-        project = {"id": "project", "name": sent["projectName"], "entityName": sent["entityName"]}
-        told = {key: sent[key] for key in ("type", "name", "displayName", "description", "spec")}
-        view = {"id": f"view{len(self.views)}", "project": project, **told, "updatedAt": "2026-11-23T00:00:00Z"}
-        return {"upsertView": {"view": view, "inserted": True}}
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -1,8 +1,9 @@
-"""dlrun report run=DIR|last [out=FILE]: all that is known of a run in one HTML file
+"""dlrun report run=DIR|last [out=FILE] [log=true]: all that is known of a run in one HTML file
 dlrun report runs='GLOB' [OPTION=VALUE …]: many runs compared
 
   dlrun report run=last                     writes report.html into the run's folder
   dlrun report run=DIR out=run.html
+  dlrun report run=DIR log=true             and into the run's own W&B run, as an artifact and a page
 
 The file needs nothing else: no network, no other file, nothing installed. It has what was run, and what of that differs
 from the defaults; results, curves to hover over and zoom into, confusion matrix, mistakes, calibration; where the time
@@ -13,17 +14,23 @@ again. Dark or light, on a phone or printed. A run that is going on, has failed 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dlrun.errors import UserError
 from dlrun.options import read, run_named
+from dlrun.runfolder import RunFolder
 from dlrun.runs import find, refuse_sweep
+
+if TYPE_CHECKING:
+    from dlrun.config import TrackingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     out: Path | None = None
+    log: bool = False
 
 
 def run(words: Sequence[str]) -> int:
@@ -38,9 +45,29 @@ def run(words: Sequence[str]) -> int:
     options, _ = read(rest, Options, "report")
     path = find(name)
     refuse_sweep(path, "report on")
+    tracking = _told(RunFolder(path)) if options.log else None
     from dlrun.report import making, page
 
     out = options.out or path / "report.html"
     page.write(out, making.make(path))
     print(f"written {out}")
+    if tracking is not None:
+        from dlrun.trackers import tell_afterwards
+
+        folder = RunFolder(path)
+        tell_afterwards(folder, tracking, step=folder.read_summary().get("steps") or 0, report=out)
     return 0
+
+
+def _told(folder: RunFolder) -> TrackingConfig:
+    """Raises UserError for a run that W&B doesn't know, or that goes on: its own process tells of it."""
+    from dlrun.config import parse
+    from dlrun.tracking.wandb.parts import parts
+
+    tracking = parse(folder.read_config()).tracking
+    summary = folder.read_summary()
+    if tracking.wandb is None or not parts(folder.path.absolute(), summary["run_id"]):
+        raise UserError(f"log: {folder.path} isn't in W&B (tracking); leave it out")
+    if summary.get("status") == "running":
+        raise UserError("log: the run goes on; tracking.wandb.log_report=true does it at its end")
+    return replace(tracking, tensorboard=None)  # which has no pages

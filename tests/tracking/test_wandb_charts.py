@@ -14,19 +14,16 @@ import wandb
 from PIL import Image
 from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
-from test_wandb_tracker import CONFIG, ROW, summary, tracker
+from test_wandb_tracker import ROW, summary, tracker
 from wandb_server import RecordedRun, WandbServer
 
 from dlrun.errors import UserError
 from dlrun.tracking import Mistake, Predictions
 from dlrun.tracking.tensorboard import TensorBoard
 from dlrun.tracking.tensorboard import tell as tell_tensorboard
-from dlrun.tracking.wandb import pages, session
-from dlrun.tracking.wandb.afterwards import tell
+from dlrun.tracking.wandb import session
 from dlrun.tracking.wandb.charts import EXAMPLES, LONGEST_SIDE, LONGEST_TEXT, MOST_PAIRS, POINTS, charts
 from dlrun.tracking.wandb.parts import numbers, parts
-
-HTML = "<!doctype html><html><head><title>run</title></head><body>ñ</body></html>"
 
 
 @pytest.fixture(autouse=True)
@@ -215,40 +212,6 @@ def test_offline_it_is_all_in_the_runs_folder(tmp_path: Path) -> None:
     assert {f"test/{name}" for name in (*tables, "predictions")} <= items.keys()
 
 
-def test_the_report_is_an_artifact_and_a_page(
-    tmp_path: Path, server: WandbServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def report(folder: Path) -> Path:
-        (folder / "report.html").write_text(HTML, encoding="utf-8")
-        return folder / "report.html"
-
-    for name, asked, largest in (("asked", True, 10**6), ("large", True, 10), ("not", False, 10**6)):
-        monkeypatch.setattr(pages, "LARGEST_PAGE", largest)
-        (tmp_path / name).mkdir()
-        run = tracker(tmp_path / name, name, log_report=asked, report=report)
-        run.epoch(ROW)
-        run.finish(summary(0))
-        wandb.teardown()
-        told = server.runs[name]
-        artifacts = {path: content for path, content in told.files.items() if path.endswith("report.html")}
-        assert artifacts == ({f"artifacts/report-{name}/report.html": HTML.encode()} if asked else {})
-        shown = [content for path, content in told.files.items() if path.startswith("media/html/")]
-        assert shown == ([HTML.encode()] if name == "asked" else []), "as it is: nothing is injected"
-        assert told.exit_code == 0
-
-
-def test_a_report_that_cannot_be_made_is_a_line(
-    tmp_path: Path, server: WandbServer, caplog: pytest.LogCaptureFixture
-) -> None:
-    def report(folder: Path) -> Path:
-        raise ZeroDivisionError("no")
-
-    run = tracker(tmp_path, "mine", log_report=True, report=report)
-    run.finish(summary(0))
-    assert "W&B gets no report of the run: ZeroDivisionError: no" in caplog.text
-    assert (server.runs["mine"].exit_code, server.runs["mine"].summary["best/val/acc"]) == (0, 0.75)
-
-
 def csv_of(folder: Path, *rows: tuple[int, float]) -> None:
     lines = [f"{epoch},{10 * epoch},{acc}" for epoch, acc in rows]
     (folder / "metrics.csv").write_text("\n".join(["epoch,step,val/acc", *lines]) + "\n")
@@ -282,22 +245,6 @@ def test_the_summary_has_the_best_epoch_while_the_run_goes_on(tmp_path: Path, se
     wanted = {"best/val/acc": 0.75, "best/epoch": 1, "test/acc": 0.7, "time/training": 3.5, "time/test": 0.25}
     wanted |= {"parameters": 42, "steps": 20, "status": "finished"}
     assert {key: server.runs["mine"].summary[key] for key in wanted} == wanted
-
-
-def test_later_commands_may_tell_of_pictures_and_a_report(tmp_path: Path, server: WandbServer) -> None:
-    run = tracker(tmp_path, "mine")
-    run.epoch(ROW)
-    run.finish(summary(0))
-    wandb.teardown()
-    picture = png(tmp_path / "bench" / "bench.png")
-    (tmp_path / "report.html").write_text(HTML, encoding="utf-8")
-    options: dict[str, Any] = {"step": 20, "exit_code": 0, "project": "dlrun", "entity": None, "mode": "online"}
-    tell(tmp_path, "mine", CONFIG, {"x": 1.0}, None, [picture], tmp_path / "report.html", init_timeout=20.0, **options)
-    wandb.teardown()
-    told = server.runs["mine"]
-    assert told.files[told.history[-1]["plots/bench"]["path"]] == picture.read_bytes()
-    assert told.files["artifacts/report-mine/report.html"] == HTML.encode()
-    assert told.files[told.history[-1]["report"]["path"]] == HTML.encode()
 
 
 def test_tensorboard_has_the_pictures_and_a_table_that_nothing_breaks(tmp_path: Path) -> None:
