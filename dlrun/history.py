@@ -31,11 +31,11 @@ class History:
         return list(dict.fromkeys(name for first, _, name in split if first in ("train", "val") and name))
 
     def best(self, monitor: str, mode: Literal["min", "max"]) -> int | None:
-        """The row with the best finite value, the first of equals; None where there is none."""
+        """The row with the best finite value, of equals the last, as the checkpoint has it; None where there is none."""
         values = self.column(monitor)
         rows = [row for row, value in enumerate(values) if value is not None and math.isfinite(value)]
         sign = 1.0 if mode == "min" else -1.0
-        return min(rows, key=lambda row: sign * (values[row] or 0.0), default=None)
+        return min(rows, key=lambda row: (sign * (values[row] or 0.0), -row), default=None)
 
 
 def read(path: Path) -> History:

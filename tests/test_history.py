@@ -37,9 +37,9 @@ def test_columns_are_those_of_the_csv_module(metrics: Path) -> None:
     assert [math.isnan(value) for value in finite(history.column("val/loss"))] == [False, True, True]
 
 
-def test_the_best_is_finite_and_the_first_of_equals(metrics: Path) -> None:
+def test_the_best_is_finite_and_the_last_of_equals(metrics: Path) -> None:
     history = read(metrics)
-    assert history.best("val/acc", "max") == 1
+    assert history.best("val/acc", "max") == 2
     assert history.best("val/loss", "max") == 0
     assert history.best("lr", "min") == 2
     assert history.best("nothing", "min") is None
