@@ -25,8 +25,9 @@ import torch
 from measure import arguments, interleaved, ratio, report
 from torch import Tensor, nn
 
-from dlrun.commands.info import trace
+from dlrun.build import example
 from dlrun.compression import structured, unstructured
+from dlrun.layers import count
 from dlrun.registry import models
 from dlrun.spec import DataSpec
 
@@ -61,7 +62,10 @@ def main() -> None:
         sparse = copy.deepcopy(whole)
         unstructured.prune(sparse, words.amount)
     nets = {"whole": whole, "structured": pruned.eval(), "unstructured": sparse.eval()}
-    facts = {name: (sum(p.numel() for p in net.parameters()), trace(net, SPEC)[1]) for name, net in nets.items()}
+    facts = {
+        name: (sum(p.numel() for p in net.parameters()), count(net, example(SPEC)).total.flops)
+        for name, net in nets.items()
+    }
     for net in nets.values():
         net.to(memory_format=torch.channels_last)
     rows = []

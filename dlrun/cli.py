@@ -179,19 +179,6 @@ def _list(words: Sequence[str]) -> int:
     return run(words)
 
 
-def _info(words: Sequence[str]) -> int:
-    from dlrun.compose import compose, parse_arguments, plain
-
-    form = [word for word in words if word.startswith("format=")]
-    args = parse_arguments([word for word in words if word not in form])
-    if args.cfg or args.info or args.multirun:
-        raise UserError("info takes no --cfg, --info or --multirun: only overrides and --config-dir, --config-name")
-    config = plain(compose(args))
-    from dlrun.commands.info import run
-
-    return run(config, form[-1].partition("=")[2] if form else "text")
-
-
 def _on_a_run(command: str) -> Callable[[Sequence[str]], int]:
     """A command whose only argument is a run folder: `run` of the module of its name."""
 
@@ -231,6 +218,7 @@ def _of(module: str) -> Callable[[Sequence[str]], int]:
 
 # Commands whose module begins with their help.
 MODULES = {
+    "info": "dlrun.commands.info",
     "watch": "dlrun.commands.watch",
     "report": "dlrun.commands.report",
     "find-lr": "dlrun.commands.find_lr",
@@ -246,5 +234,4 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     **{command: _of(module) for command, module in MODULES.items()},
     "plot": _of("dlrun.commands.plot"),
     "list": _list,
-    "info": _info,
 }

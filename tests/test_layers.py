@@ -11,8 +11,8 @@ FLOORS = [
     for names in (
         "agent allocator atomic barriers conffolder cores distributed eager ending errors garbage locks machine plugins"
         " registry signals slurm spec torchrun",
-        "data differences ema faults freezing fused groups history models muon optim precision predictions progress"
-        " rounding schedules scoring tally tasks together tta",
+        "data differences ema faults freezing fused groups history layers models muon optim precision predictions"
+        " progress rounding schedules scoring tally tasks together tta",
         "benching checkpoint compiling compose compression dataparallel evaluator exporting gradients initialization"
         " profiler runfolder tracking transfer weights writer",
         "logs mistakes runs trainer",

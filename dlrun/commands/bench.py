@@ -42,8 +42,9 @@ from dlrun import reporting
 from dlrun.benching import machine, table
 from dlrun.benching.artifacts import Artifact, choose, find
 from dlrun.benching.latency import Effort
-from dlrun.commands.info import trace
+from dlrun.build import example
 from dlrun.comparison.figures import Comparison, said
+from dlrun.layers import count
 from dlrun.loading import Checkpoint, LoadedRun, load_run, overridable
 from dlrun.logs import configure_terminal
 from dlrun.machine import DEFAULT_THREADS, settle
@@ -204,7 +205,7 @@ def _costs(loaded: LoadedRun) -> dict[str, Any]:
     """Of a run's network: parameters, those that aren't zero, and FLOPs per sample."""
     parameters = list(loaded.network.parameters())
     try:
-        flops = trace(copy.deepcopy(loaded.network).cpu(), loaded.spec)[1]
+        flops = count(copy.deepcopy(loaded.network).cpu(), example(loaded.spec)).total.flops
     except (RuntimeError, TypeError, NotImplementedError) as error:
         log.warning("%s: its FLOPs can't be counted: %s", loaded.folder.path.name, said(error))
         flops = None

@@ -40,11 +40,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from dlrun.commands.info import trace
+from dlrun.build import example
 from dlrun.commands.opening import opened
 from dlrun.compressing import METHODS, Compressed, compress, tunable
 from dlrun.compression.int8 import Calibration
 from dlrun.errors import UserError, choices
+from dlrun.layers import count
 from dlrun.loading import Checkpoint, LoadedRun, load_run
 from dlrun.quantizing import Quantization
 from dlrun.registry import Count, Index, Share
@@ -112,7 +113,7 @@ def run(words: Sequence[str]) -> int:
 def table(parent: LoadedRun, made: Compressed, words: Sequence[str]) -> str:
     """Both runs side by side, and the change."""
     child = load_run(made.folder.path, overrides=[word for word in words if word.startswith("plugins=")], device="cpu")
-    flops = [trace(run.network.cpu(), run.spec)[1] for run in (parent, child)]
+    flops = [count(run.network.cpu(), example(run.spec)).total.flops for run in (parent, child)]
     before, after = made.before, made.after
     rows = [("", "before", "after", "change")]
     for name, pair in (

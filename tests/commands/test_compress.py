@@ -14,9 +14,10 @@ from command_line import CommandLine
 from equality import differences
 
 import dlrun.trainer as dlrun_trainer
+from dlrun.build import example
 from dlrun.commands.compress import Options
-from dlrun.commands.info import trace
 from dlrun.compressing import METHODS
+from dlrun.layers import count
 from dlrun.loading import load_run
 
 QUIET = ["tracking=none", "trainer.enable_progress_bar=false"]
@@ -55,7 +56,8 @@ def test_a_pruned_run_is_a_run(dlrun, parent):
     assert [facts["parameters_before"], facts["parameters"]] == sizes
     assert sizes[1] < 0.35 * sizes[0]
     assert facts["bytes"] < 0.6 * facts["bytes_before"]
-    assert trace(run.network, run.spec)[1] < 0.35 * trace(whole.network, whole.spec)[1]
+    flops = [count(net.network, example(net.spec)).total.flops for net in (run, whole)]
+    assert flops[0] < 0.35 * flops[1]
     assert (facts["method"], facts["amount"]) == ("prune_structured", 0.5)
     # What was told of both is what comes of loading them.
     for loaded, metrics in ((whole, facts["test_before"]), (run, told["test"])):
