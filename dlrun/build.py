@@ -53,6 +53,10 @@ class Run:
     limits: Limits
     transfer: Transfer | None  # what came of `init_from`
 
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.parts["train_batches"]) // self.limits.accumulate)
+
     def trainer(self, tracker: Tracker, terminal: Terminal, writer: CheckpointWriter, profiler: Unwatched) -> Trainer:
         return Trainer(
             **self.parts, limits=self.limits, tracker=tracker, terminal=terminal, writer=writer, profiler=profiler

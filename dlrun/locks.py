@@ -6,8 +6,9 @@ import fcntl
 import hashlib
 import os
 import socket
+import struct
+import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +28,7 @@ def hold(path: Path) -> None:
         return
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        _take(file)
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         owner = os.read(file, 200).decode(errors="replace").strip()
         os.close(file)
@@ -40,39 +41,44 @@ def hold(path: Path) -> None:
     _held[path] = file
 
 
-def _take(file: int) -> None:
-    """Somebody who only asks has the lock for a moment."""
-    for patience in (0.01, 0.05, 0.1):
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            time.sleep(patience)
-        else:
-            return
-    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
 def is_held(path: Path) -> bool:
-    """Whether a living process has the lock, this one included; asks without taking it.
+    """Whether a living process has the lock, this one included; False where that can't be known."""
+    return bool(look(path))
 
-    A record lock is lost when its process closes any file of that name: so what is held here isn't opened.
+
+def look(path: Path) -> bool | None:
+    """Whether a living process has the lock; None where nobody can say: no such file, a file system without locks.
+
+    Asks (F_GETLK) and takes nothing, so it is in nobody's way, and reads only. A record lock is lost when its process
+    closes any file of that name: so what is held here isn't opened.
     """
     if path in _held:
         return True
     try:
-        file = os.open(path, os.O_RDWR)
+        file = os.open(path, os.O_RDONLY)
     except OSError:
-        return False
+        return None
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return True
-    except OSError:  # a file system that has no locks, where `hold` has none either
-        return False
-    else:
-        return False
+        answer = fcntl.fcntl(file, fcntl.F_GETLK, _flock(fcntl.F_WRLCK))
+    except OSError:
+        return None
     finally:
         os.close(file)
+    return _kind_of(answer) != fcntl.F_UNLCK
+
+
+# struct flock, as the kernel has it: kind, whence, start, length, process; macOS begins with the last three.
+_FLOCK, _KIND = ("qqihh", 3) if sys.platform == "darwin" else ("hhqqi4x", 0)
+
+
+def _flock(kind: int) -> bytes:
+    values = [0] * 5
+    values[_KIND] = kind
+    return struct.pack(_FLOCK, *values)
+
+
+def _kind_of(answer: bytes) -> int:
+    return int(struct.unpack(_FLOCK, answer)[_KIND])
 
 
 def release(path: Path) -> None:

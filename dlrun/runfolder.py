@@ -31,6 +31,7 @@ class RunFolder:
         self.config = path / "config.yaml"
         self.log = path / "dlrun.log"
         self.metrics = path / "metrics.csv"
+        self.progress = path / "progress.json"  # only while it is trained
         self.summary = path / "summary.json"
         self.uncommitted = path / "uncommitted.diff"  # what the code differs from its commit by
         self.bad_batch = path / "nonfinite_batch.json"

@@ -38,6 +38,7 @@ from dlrun.torchrun import refuse_several
 from dlrun.trackers import chosen_trackers
 from dlrun.tracking import Trackers
 from dlrun.tracking.files import MetricsFile
+from dlrun.tracking.heartbeat import Heartbeat
 from dlrun.tracking.terminal import Terminal
 from dlrun.trainer import Trainer
 from dlrun.writer import CheckpointWriter
@@ -168,7 +169,8 @@ def _prepare(config: Mapping[str, Any], folder: RunFolder, job: Job) -> Session:
         chosen = chosen_trackers(
             *(typed, config, folder.path, run.limits), run_id=job.run_id, group=job.group, resumes=resumes
         )
-        trackers = Trackers(MetricsFile(folder.metrics), terminal, *chosen)
+        heartbeat = Heartbeat(folder.progress, steps, run.steps_per_epoch)
+        trackers = Trackers(MetricsFile(folder.metrics), heartbeat, terminal, *chosen)
     machine = {"device": run.device.type, "trainer.num_threads": torch.get_num_threads()}
     machine["number of processes"] = processes
     constant: dict[str, Any] = {"config": dict(config), "spec": run.spec.plain()}

@@ -10,7 +10,7 @@ FLOORS = [
     set(names.split())
     for names in (
         "agent allocator atomic barriers conffolder cores distributed eager ending errors garbage locks machine plugins"
-        " registry signals slurm spec torchrun",
+        " registry signals slurm spec torchrun wording",
         "data differences ema faults freezing fused groups history layers models muon optim precision predictions"
         " progress rounding schedules scoring tally tasks together tta",
         "benching checkpoint compiling compose compression dataparallel evaluator exporting gradients initialization"
@@ -18,7 +18,7 @@ FLOORS = [
         "logs mistakes runs trainer",
         "build config inputs",
         "changes commands comparison compressing evaluation extension loading messages options quantizing reporting"
-        " lr_range rehearsal report restoration testing trackers train viz wandb_report",
+        " lr_range rehearsal report restoration testing trackers train viz wandb_report watch",
         "resume",
         "sweep",
         "__main__ cli launch",

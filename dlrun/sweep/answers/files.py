@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from dlrun.sweep.answers.cells import duration, escaped, markdown_table, mean_sd, number, value_at, value_text
+from dlrun.sweep.answers.cells import escaped, markdown_table, mean_sd, number, value_at, value_text
 from dlrun.sweep.answers.configurations import Configuration, Ranking
 from dlrun.sweep.answers.results import Outcome, Results
+from dlrun.wording import duration
 
 if TYPE_CHECKING:
     from dlrun.sweep.answers.pictures import Picture

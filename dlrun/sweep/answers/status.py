@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 from dlrun.locks import is_held
 from dlrun.options import read
-from dlrun.sweep.answers.cells import duration, fitted, width
 from dlrun.sweep.answers.results import Outcome, Results, gather
 from dlrun.sweep.folder import FrozenJob, SweepFolder
 from dlrun.sweep.state import ENDED, State
+from dlrun.wording import duration, fitted, width
 
 MOST = 20  # rows of each kind
 OVER = ("finished", "failed")  # statuses of a sweep that has come to its end

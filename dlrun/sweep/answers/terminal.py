@@ -7,9 +7,10 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from dlrun.sweep.answers.cells import aligned, duration, fitted, is_fraction, mean_sd, short_text, short_value, width
+from dlrun.sweep.answers.cells import mean_sd, short_text, short_value
 from dlrun.sweep.answers.configurations import Configuration, Ranking
 from dlrun.sweep.answers.results import Results
+from dlrun.wording import aligned, duration, fitted, is_fraction, width
 
 MOST = 10  # rows of each kind
 NARROWEST = 8  # columns that a swept value keeps
