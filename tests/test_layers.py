@@ -97,7 +97,7 @@ WITHIN = {
     ("commands", "trackers"),
     ("commands", "train"),
     ("commands", "viz"),
-    ("commands", "lr_range"),
+        " "lr_range") "watch") ("commands",",
     ("cli", "launch"),
     ("__main__", "cli"),
 }

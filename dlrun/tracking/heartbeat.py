@@ -19,7 +19,8 @@ SHARE = 0.001  # of the time that they may take: on a slow file system there are
 class Heartbeat(Quiet):
     """Notes a step now and then: at most once a second, of those that trackers are told of.
 
-    The file is replaced, so that it is always whole, but never flushed to disk: 0.1 ms, and nothing is lost with it.
+    The file is replaced, so that it is always whole, but never flushed to disk: nothing is lost with it. A note takes
+    0.3 to 1 ms, and a step without one 0.2 µs.
     It goes when the run ends; that of a run that was killed says where.
     """
 

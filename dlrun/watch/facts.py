@@ -26,7 +26,7 @@ def _all(seen: Observation, status: Status, pace: Pace) -> Iterator[Fact]:
     if going:
         yield "time left", f"about {duration(pace.left)}, {pace.basis}" if pace.left is not None else "not known yet"
         yield "this epoch", _now(seen.beat)
-    yield "speed", _speed(seen)
+    yield "speed", _speed(seen, going)
     yield "took", _took(seen, going)
     yield "best", best(seen)
     test = seen.summary.get("test")
@@ -75,12 +75,12 @@ def best(seen: Observation) -> str:
 
 
 def _not_finite(seen: Observation) -> str:
-    """`train/loss 2 of 11 epochs`: of what there is nothing to draw."""
+    """`train/loss 2, val/loss 3 of 11 epochs`: of what there is nothing to draw."""
     found = []
     for name, column in seen.history.columns.items():
         count = sum(value is not None and not math.isfinite(value) for value in column)
-        found += [f"{name} in {count:,} of {len(column):,} epochs"] if count else []
-    return ", ".join(found)
+        found += [f"{name} {count:,}"] if count else []
+    return f"{', '.join(found)} of {len(seen.history):,} epochs" if found else ""
 
 
 def _now(beat: dict[str, Any]) -> str:
@@ -98,7 +98,7 @@ def _values(values: dict[str, Any]) -> str:
     return "  ".join(shown)
 
 
-def _speed(seen: Observation) -> str:
+def _speed(seen: Observation, going: bool) -> str:
     rates, waits = seen.history.column("samples_per_second"), seen.history.column("data_wait")
     parts = []
     rate = rates[-1] if rates else seen.summary.get("samples_per_second")
@@ -107,7 +107,7 @@ def _speed(seen: Observation) -> str:
     if waits and waits[-1] is not None and math.isfinite(waits[-1]):
         parts.append(f"{100 * waits[-1]:.0f} % waiting for data")
     steps = seen.beat.get("steps_per_second")
-    if isinstance(steps, int | float):
+    if going and isinstance(steps, int | float):
         parts.append(f"{steps:,.1f} steps/s")
     return ", ".join(parts)
 

@@ -82,7 +82,7 @@ def _shown(
         left = due - time.monotonic()
         if left <= 0:
             return True
-        if pressed(min(left, RESIZE)) in ("q", "Q"):
+        if "q" in pressed(min(left, RESIZE)).lower():
             return False
 
 
@@ -114,7 +114,7 @@ def _keys() -> Iterator[Callable[[float], str]]:
         def pressed(seconds: float) -> str:
             ready, _, _ = select.select([terminal], [], [], seconds)
             typed = os.read(terminal, 64).decode(errors="replace") if ready else ""
-            return typed[:1] or (_nothing(seconds) if ready else "")  # the end of the input is always ready
+            return typed or (_nothing(seconds) if ready else "")  # the end of the input is always ready
 
         yield pressed
     finally:
