@@ -9,8 +9,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "dlrun"
 FLOORS = [
     set(names.split())
     for names in (
-        "agent allocator atomic barriers conffolder cores distributed eager ending errors garbage locks machine plugins"
-        " registry signals slurm spec torchrun wording",
+        "agent allocator atomic barriers conffolder cores distributed eager ending errors garbage identity locks"
+        " machine plugins registry signals slurm spec torchrun wording",
         "data differences ema faults freezing fused groups history layers models muon optim precision predictions"
         " progress rounding schedules scoring tally tasks together tta",
         "benching checkpoint compiling compose compression dataparallel evaluator exporting gradients initialization"
@@ -92,12 +92,14 @@ WITHIN = {
     ("quantizing", "loading"),
     ("quantizing", "reporting"),
     ("commands", "options"),
+    ("report", "options"),
     ("commands", "report"),
     ("commands", "reporting"),
     ("commands", "trackers"),
     ("commands", "train"),
     ("commands", "viz"),
-        " "lr_range") "watch") ("commands",",
+    ("commands", "lr_range"),
+    ("commands", "watch"),
     ("cli", "launch"),
     ("__main__", "cli"),
 }

@@ -8,12 +8,12 @@ from copy import deepcopy
 from typing import Any
 
 from dlrun.errors import UserError
+from dlrun.identity import key, matters
 from dlrun.logs import configure_terminal
 from dlrun.sweep.composition import Composer, job_words
 from dlrun.sweep.finding import find
 from dlrun.sweep.folder import SweepFolder
 from dlrun.sweep.grid import Axes, axes, combinations, swept
-from dlrun.sweep.identity import key, matters
 from dlrun.sweep.launchers import build as build_launcher
 from dlrun.sweep.policy import Policy
 from dlrun.sweep.resuming import MAY_CHANGE, arguments, changes

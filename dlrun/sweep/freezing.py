@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dlrun.differences import changed
+from dlrun.identity import key
 from dlrun.runfolder import new_run_id
 from dlrun.sweep.composition import Composer, subdir
 from dlrun.sweep.folder import FrozenJob
-from dlrun.sweep.identity import key
 
 
 def freeze(

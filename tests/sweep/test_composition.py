@@ -9,8 +9,8 @@ import pytest
 
 from dlrun.compose import parse_arguments
 from dlrun.errors import UserError
+from dlrun.identity import differences, key
 from dlrun.sweep.composition import Composer, subdir
-from dlrun.sweep.identity import differences, key
 
 NAMING = {"kv_sep": "=", "item_sep": ",", "exclude_keys": ["seed"]}
 

@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 
 from dlrun.errors import UserError
+from dlrun.identity import differences
 from dlrun.sweep.composition import Composer
 from dlrun.sweep.folder import FrozenJob
-from dlrun.sweep.identity import differences
 from dlrun.sweep.resuming import arguments
 
 ALWAYS = ("model", "data")  # are said, even if they are the default

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dlrun.errors import UserError
-from dlrun.sweep.identity import key
+from dlrun.identity import key
 from dlrun.sweep.search.options import KEY
 from dlrun.sweep.search.reaching import import_optuna
 from dlrun.sweep.search.space import Space

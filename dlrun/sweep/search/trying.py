@@ -8,8 +8,8 @@ from typing import Any
 
 from dlrun.compose import parse_overrides
 from dlrun.errors import UserError
+from dlrun.identity import key
 from dlrun.sweep.composition import Composer
-from dlrun.sweep.identity import key
 from dlrun.sweep.search.space import Parameter, Space, Values
 
 Config = dict[str, Any]
