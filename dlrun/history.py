@@ -31,7 +31,7 @@ class History:
         return list(dict.fromkeys(name for first, _, name in split if first in ("train", "val") and name))
 
     def best(self, monitor: str, mode: Literal["min", "max"]) -> int | None:
-        """The row with the best finite value, of equals the last, as the checkpoint has it; None where there is none."""
+        """The row with the best finite value, of equals the last, as the checkpoint has it; None without one."""
         values = self.column(monitor)
         rows = [row for row, value in enumerate(values) if value is not None and math.isfinite(value)]
         sign = 1.0 if mode == "min" else -1.0

@@ -169,7 +169,7 @@ def _prepare(config: Mapping[str, Any], folder: RunFolder, job: Job) -> Session:
         chosen = chosen_trackers(
             *(typed, config, folder.path, run.limits), run_id=job.run_id, group=job.group, resumes=resumes
         )
-        heartbeat = Heartbeat(folder.progress, steps, run.steps_per_epoch)
+        heartbeat = Heartbeat(folder.progress, run.limits.max_steps, run.steps_per_epoch)
         trackers = Trackers(MetricsFile(folder.metrics), heartbeat, terminal, *chosen)
     machine = {"device": run.device.type, "trainer.num_threads": torch.get_num_threads()}
     machine["number of processes"] = processes

@@ -4,11 +4,21 @@ dlrun report runs='GLOB' [OPTION=VALUE …]: many runs compared
   dlrun report run=last                     writes report.html into the run's folder
   dlrun report run=DIR out=run.html
   dlrun report run=DIR log=true             and into the run's own W&B run, as an artifact and a page
+  dlrun report runs='outputs/2026-11-2*/*'  writes ./report.html: table, curves, cost, means over seeds
 
 The file needs nothing else: no network, no other file, nothing installed. It has what was run, and what of that differs
 from the defaults; results, curves to hover over and zoom into, confusion matrix, mistakes, calibration; where the time
 went; what compress, export and bench left; versions, commit and uncommitted changes; the command that makes the run
 again. Dark or light, on a phone or printed. A run that is going on, has failed or is damaged shows what there is.
+
+Of many runs it has those config values in which they differ beside what they came to, in a table that sorts, filters
+(model=cnn lr>=1e-3 status!=failed) and selects; their curves; the metric against training time, parameters and the
+latencies that dlrun bench measured, with the Pareto fronts; mean and deviation over seeds. What is damaged is listed.
+
+  runs=PATTERN,DIR,…        run folders, sweeps, days: all runs below; last is the run begun last, or its sweep
+  metric=val/acc            what they are compared by; the metric that most of them monitored if not said
+  mode=max                  which end of it is the better one; by its name if not said
+  out=report.html
 """
 
 from __future__ import annotations

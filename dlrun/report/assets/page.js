@@ -64,6 +64,7 @@
         font: { family: "system-ui, sans-serif", size: 12, color: "var(--ink)" },
         margin: { l: 8, r: 12, t: 8, b: 8 }, showlegend: undefined,
         dragmode: touch ? false : "zoom",
+        modebar: { bgcolor: "rgba(0,0,0,0)", color: "var(--soft)", activecolor: "var(--ink)" },
         hoverlabel: { bgcolor: "var(--card)", bordercolor: "var(--line)", font: { color: "var(--ink)" }, namelength: 40 },
         legend: { orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom" },
       },
@@ -74,7 +75,8 @@
     modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"], typesetMath: false,
   };
   const draw = (plot) => {
-    const { data, layout } = viewed(charts.get(plot));
+    const chart = charts.get(plot);
+    const { data, layout } = viewed(typeof chart === "function" ? chart() : chart);
     const { axis, layout: common } = base();
     const shown = Object.entries(charts.get(plot).views || {}).map(([group, choices]) => chosen[group] || Object.keys(choices)[0]);
     const whole = merged({ ...common, uirevision: shown.join("/") || "always" }, layout); // a zoom outlives the theme
@@ -87,7 +89,8 @@
     }
     const colours = getComputedStyle(root);
     plot.dataset.drawn = "yes";
-    return Plotly.react(plot, coloured(data, colours), coloured(whole, colours), config);
+    return Plotly.react(plot, coloured(data, colours), coloured(whole, colours), config)
+      .then(() => plot.dispatchEvent(new Event("drawn")));
   };
   const drawn = () => [...charts.keys()].filter((plot) => plot.dataset.drawn);
   const redrawAll = () => drawn().forEach(draw);
@@ -97,7 +100,8 @@
     draw(entry.target);
   }), { rootMargin: "200px" });
   charts.forEach((_, plot) => seen.observe(plot));
-  // For a page's own scripts: {data, layout, views} in a .plot, at once if it has been in view, else when it comes.
+  // For a page's own scripts: {data, layout, views} in a .plot, or a function that makes it, at once if it has been in
+  // view, else when it comes. The .plot is told by an event, `drawn`.
   const show = (plot, figure) => {
     charts.set(plot, figure);
     return plot.dataset.drawn ? draw(plot) : seen.observe(plot);
