@@ -318,3 +318,18 @@ def test_on_a_phone(browser: Any, everything: Path, scheme: str) -> None:
         assert visit.said == []
         assert visit.asked == [everything.resolve().as_uri()]
         assert visit.page.locator(".plot .main-svg").count() > 0
+
+
+def test_runs_without_an_epoch_or_a_finite_value(tmp_path: Path, browser: Any) -> None:
+    make(tmp_path / "young" / "0", config(), [], status="running")
+    page = html(compare(folders([str(tmp_path / "young")])))
+    assert "None of the runs has noted an epoch yet." in page
+    assert column(page, "val/acc") == {"0": None}
+    for i in range(2):
+        make(tmp_path / "nan" / str(i), config(seed=i), curve([float("nan")] * 3), best={}, test=None)
+    (tmp_path / "nan.html").write_text(html(compare(folders([str(tmp_path / "nan")]))))
+    with opened(browser, tmp_path / "nan.html") as visit:
+        visit.scroll_through()
+        visit.page.wait_for_selector("#curves-2 .annotation-text")
+        assert visit.page.locator("#curves-1 .annotation-text").text_content() == "no finite values"
+        assert visit.said == []

@@ -51,7 +51,7 @@ def html(comparison: Comparison) -> str:
     drawn = curves(runs)
     sections = [
         Section("runs", "Runs", _table(comparison, table, important, charts, drawn)),
-        Section("curves", "Curves", _curves(drawn)),
+        Section("curves", "Curves", _curves(drawn, sum(len(run.history) for run in runs))),
     ]
     if charts:
         sections.append(Section("cost", "What it cost", _cost(comparison, charts)))
@@ -154,8 +154,8 @@ def _bars(column: Column) -> list[float | None]:
     return [round(100 * (v - low) / (high - low), 1) if isinstance(v, int | float) else None for v in column.values]
 
 
-def _curves(drawn: dict[str, Any]) -> Any:
-    return page.fragment("comparison/curves.html.j2", thinned=drawn["thinned"], empty=not drawn["metrics"])
+def _curves(drawn: dict[str, Any], rows: int) -> Any:
+    return page.fragment("comparison/curves.html.j2", thinned=drawn["thinned"], empty=not rows)
 
 
 def _cost(comparison: Comparison, charts: Sequence[Tradeoff]) -> Any:

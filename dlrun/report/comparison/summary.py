@@ -81,8 +81,8 @@ def summarised(runs: Sequence[Run], columns: Sequence[Column], metric: Column) -
         measured=[column.title for column in measured],
         rows=rows,
         metric=metric.title,
-        low=figure(low),
-        high=figure(high),
+        low=figure(low) if values else "",
+        high=figure(high) if values else "",
         several=any(len(one.runs) > 1 for one in found),
         repeats=sum(len(one.repeats) for one in found),
     )

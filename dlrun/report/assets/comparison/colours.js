@@ -60,6 +60,7 @@ const showLegend = (place) => {
   colours.entries.forEach(([words, colour]) => {
     const entry = document.createElement("span");
     entry.className = "entry";
+    entry.title = words;
     entry.append(swatch(colour), words);
     place.append(entry);
   });

@@ -43,7 +43,7 @@ const figureOf = ({ metric, log }) => {
   const y = { title: { text: plain(metric.value) + (log.checked ? ", logarithmic" : "") }, type: log.checked ? "log" : "linear", ...(log.checked ? { tickformat: "~g" } : {}) };
   return {
     data: traces,
-    layout: { hovermode: "closest", hoverdistance: 30, uirevision: `${metric.value} ${x} ${log.checked}`, xaxis: { title: { text: X[x] } }, yaxis: y },
+    layout: { ...nothing(traces), hovermode: "closest", hoverdistance: 30, uirevision: `${metric.value} ${x} ${log.checked}`, xaxis: { title: { text: X[x] } }, yaxis: y },
   };
 };
 

@@ -67,7 +67,8 @@ const anyAgainstAny = () => {
   const points = runs.map((run, i) => ({ run: i, x: told(x, i), y: told(y, i), whole: run.done, words: words(i) }))
     .filter((point) => point.x !== null && point.y !== null);
   const layout = { hovermode: "closest", uirevision: `${x.key} ${y.key} ${logAcross.checked}`, xaxis: axisOf(x, logAcross.checked), yaxis: axisOf(y, false) };
-  return { data: groups(points), layout };
+  const traces = groups(points);
+  return { data: traces, layout: { ...layout, ...nothing(traces) } };
 };
 const redrawAgainst = () => report.show(against, anyAgainstAny);
 [acrossBy, upBy].forEach((select) => columns.forEach((column) => select.append(option(column.key, column.title))));

@@ -33,6 +33,10 @@ const ordered = (a, b) => typeof a === "number" && typeof b === "number" ? a - b
   : String(a).localeCompare(String(b), undefined, { numeric: true });
 const inOrder = (a, b, way) => rank(a) - rank(b) || way * ordered(a, b);
 
+const nothing = (traces) => traces.some((trace) => trace.y.some((value) => value !== null)) ? {} : { // said, not left empty
+  annotations: [{ text: "no finite values", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5, font: { size: 14, color: "var(--soft)" } }],
+};
+
 const option = (value, words) => {
   const element = document.createElement("option");
   element.value = value;

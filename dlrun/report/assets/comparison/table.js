@@ -85,7 +85,7 @@ listeners.push(() => {
     if (row.classList.contains("selected") !== on) { row.classList.toggle("selected", on); row.querySelector("input").checked = on; }
   });
   const shown = state.shown.filter(Boolean).length;
-  count.textContent = `${shown === runs.length ? runs.length : `${shown} of ${runs.length}`} runs`
+  count.textContent = `${shown === runs.length ? runs.length : `${shown} of ${runs.length}`} run${runs.length === 1 ? "" : "s"}`
     + (state.selected.size ? `, ${state.selected.size} selected` : "");
 });
 
