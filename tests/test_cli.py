@@ -129,7 +129,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(dlrun: Com
         ),
         (["trian"], "unknown command 'trian'; did you mean 'train'?"),
         (["list", "modl"], "unknown group 'modl'; did you mean 'model'?"),
-        (["info", "format=xml"], "format: expected 'text' or 'json', got 'xml'"),
+        (["info", "format=xml"], "format: expected one of 'text', 'json', got 'xml'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -272,7 +272,7 @@ def test_hydras_own_flags_work(dlrun: CommandLine) -> None:
     assert "data@data" in dlrun("--info", "defaults").out or "digits" in dlrun("--info", "defaults").out
     assert "Hydra" in dlrun("--hydra-help").out
     assert dlrun("--version").out.startswith("dlrun ")
-    for words in ([], ["train"], ["info"], ["list"]):
+    for words in ([], ["train"], ["list"]):
         assert dlrun(*words, "--help").out.startswith("dlrun: a config-driven experiment runner")
     assert list(dlrun.folder.iterdir()) == []
 
