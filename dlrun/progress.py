@@ -37,20 +37,32 @@ class Progress:
     epoch: int = 0  # epochs completed
     step: int = 0  # optimizer steps taken
     position: int = 0  # micro-batches of the current epoch that are done
-    sums: list[float] = field(default_factory=lambda: [0.0, 0.0])  # loss and right answers of the epoch so far
+    sums: list[float] = field(default_factory=list)  # of the epoch so far, as `Tally.sums` has them
     samples: int = 0  # that these are sums of
-    epoch_seconds: float = 0.0  # of training in this epoch so far
+    epoch_seconds: float = 0.0  # of training in this epoch so far, without checkpoints
     data_seconds: float = 0.0  # of these, waiting for the next batch
     best: dict[str, float] = field(default_factory=dict)  # the row of the best epoch
     reference: float | None = None  # what early stopping compares with: moves by more than min_delta only
     waited: int = 0  # evaluations since the reference moved
     seconds: float = 0.0  # of the whole run, over all its parts
-    train_seconds: float = 0.0  # the same without evaluation and checkpoints
+    train_seconds: float = 0.0  # of training in all epochs before this one
+    wait_seconds: float = 0.0  # of these, waiting for the next batch
+    evaluation_seconds: float = 0.0  # in all epochs
+    saving_seconds: float = 0.0  # that the training stood still for a checkpoint
     samples_seen: int = 0
     skipped: int = 0  # steps left out, since their numbers weren't finite
     skipped_in_a_row: int = 0
     rollbacks: int = 0  # returns to a checkpoint
     parts: int = 1  # that a micro-batch is taken in, since memory ran out
+
+    def times(self) -> dict[str, float]:
+        """Where the time went, seconds of all parts of a run; waiting for data is a part of the training."""
+        return {
+            "training": self.train_seconds + self.epoch_seconds,
+            "waiting_for_data": self.wait_seconds + self.data_seconds,
+            "evaluation": self.evaluation_seconds,
+            "saving": self.saving_seconds,
+        }
 
     def judge(self, row: Mapping[str, Any], limits: Limits) -> bool:
         """Hold an epoch's monitored metric against the best so far; True if it is better."""

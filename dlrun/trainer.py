@@ -82,7 +82,7 @@ class Trainer:
         )
         self.at_boundary = True  # between two optimizer steps, with nothing of the next one begun
         self.saved: tuple[int, int, int] | None = None  # the place that the newest checkpoint is of
-        self.saved_at = self.began = self.clock()
+        self.saved_at = self.began = self.epoch_began = self.clock()
         self.pruned = False  # found hopeless
         self.overdue = False  # a checkpoint that had to wait for the one before it
         # Where a run may go back to must not depend on how fast the disk is.
@@ -136,22 +136,22 @@ class Trainer:
     def train_epoch(self) -> None:
         """Train from the current position to the end of the epoch, or until somebody says stop."""
         progress, batches = self.progress, self.train_batches
-        seen, started, before = progress.samples, self.clock(), progress.epoch_seconds
+        self.epoch_began = self.clock() - progress.epoch_seconds
         self.model.train()
         if self.freezing is not None:
             self.freezing.begin_epoch(progress.epoch)
-        bar = self.terminal.start_epoch(progress.epoch + 1, batches.samples(0, len(batches)), seen)
+        bar = self.terminal.start_epoch(progress.epoch + 1, batches.samples(0, len(batches)), progress.samples)
         try:
             while not self._epoch_is_trained() and not self.stop_requested and not self.out_of_time():
-                shortage = self._train_steps(bar, started - before)
+                shortage = self._train_steps(bar)
                 if shortage is not None:
                     self._take_smaller_parts(shortage)
         finally:
             bar.close()
         self.tally.look()
-        progress.epoch_seconds = before + self.clock() - started
+        progress.epoch_seconds = self.clock() - self.epoch_began
 
-    def _train_steps(self, bar: Any, epoch_began: float) -> BaseException | None:
+    def _train_steps(self, bar: Any) -> BaseException | None:
         """Optimizer steps until the epoch is trained or somebody says stop; returns an error if memory ran out."""
         progress, limits, batches = self.progress, self.limits, self.train_batches
         position, last = progress.position, len(batches)
@@ -181,7 +181,7 @@ class Trainer:
                 with self.profiler.phase("logging"):
                     self._log()
             now = self.clock()
-            progress.epoch_seconds = now - epoch_began
+            progress.epoch_seconds = now - self.epoch_began
             if self._save_is_due(now) and (self.punctual or not self.writer.busy):
                 self._save()
             if progress.step >= limits.max_steps or self.stop_requested or now - self.began >= limits.max_seconds:
@@ -259,19 +259,22 @@ class Trainer:
         validation: dict[str, float | None] = dict.fromkeys(f"val/{name}" for name in self.task.metrics)
         if (progress.epoch + 1) % limits.eval_every == 0 or progress.step >= limits.max_steps:
             with self.profiler.phase("evaluation"):
+                asked = time.monotonic()
                 validation |= self.evaluator.evaluate(self.val_batches, "val")
+                progress.evaluation_seconds += time.monotonic() - asked
         progress.epoch += 1
         progress.seconds = self.clock() - self.began
         rate = self.base_rates[0] * self._factor(progress.step - 1)
         row = {"epoch": progress.epoch, "step": progress.step, "lr": rate, **train, **validation}
         row |= {"samples_per_second": progress.samples / seconds, "seconds": progress.seconds}
-        row["data_wait"] = progress.data_seconds / seconds
+        row |= {"data_wait": progress.data_seconds / seconds, **self.tally.gradient()}
         if limits.on_nonfinite == "skip":
             row["skipped_steps"] = progress.skipped
         progress.samples_seen += progress.samples
         progress.train_seconds += seconds
+        progress.wait_seconds += progress.data_seconds
         progress.position = progress.samples = 0
-        progress.epoch_seconds, progress.data_seconds, progress.sums = 0.0, 0.0, [0.0, 0.0]
+        progress.epoch_seconds, progress.data_seconds, progress.sums = 0.0, 0.0, []
         self.tally.begin()
         improved = progress.judge(row, limits)
         if (value := row[limits.monitor]) is not None:
@@ -295,9 +298,13 @@ class Trainer:
     def _save(self, best: bool = False) -> None:
         progress = self.progress
         self.tally.look()  # or what isn't finite would be kept
-        progress.seconds, progress.sums = self.clock() - self.began, [self.tally.loss, self.tally.correct]
+        progress.seconds, progress.sums = self.clock() - self.began, self.tally.sums()
+        asked = time.monotonic()
         with self.profiler.phase("checkpoint"):
             self.writer.put(self.state(), best)
+        taken = time.monotonic() - asked
+        progress.saving_seconds += taken
+        self.epoch_began += taken
         self.saved_at, self.overdue = self.clock(), False
         self.saved = (progress.epoch, progress.step, progress.position)
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 CLOCKS = {"seconds", "samples_per_second", "epoch_seconds", "train_seconds", "data_seconds", "data_wait"}
+CLOCKS |= {"wait_seconds", "evaluation_seconds", "saving_seconds"}
 OTHERS = {"run_id", "config"}  # of checkpoints: they belong to the run, and num_workers may change on the way
 TOLD = ("status", "exit_code", "error", "epochs", "steps", "best", "test", "parameters")  # by summary.json
 

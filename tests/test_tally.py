@@ -40,6 +40,11 @@ def test_under_scaling_an_infinite_gradient_is_no_fault(at_once: bool) -> None:
     scaled = tally(at_once, scales=True)
     note(scaled, 0, 1.0, norm=math.inf)
     scaled.look()
+    assert scaled.gradient() == {"grad_norm": None, "grad_norm_max": None}
+    for step, norm in enumerate([2.0, math.nan, math.inf, 4.0]):
+        note(scaled, step, 1.0, norm=norm)
+    scaled.look()
+    assert scaled.gradient() == {"grad_norm": 3.0, "grad_norm_max": 4.0}
     with pytest.raises(NonFinite, match="the training loss is nan at step 2"):  # noqa: PT012
         note(scaled, 1, math.nan)
         scaled.look()
@@ -55,11 +60,13 @@ def test_when_one_looks_changes_no_bit() -> None:
             if isinstance(looks, int) and step % looks == 0:
                 one.look()
         one.look()
-        sums.add((one.loss, one.correct, one.norm))
-    ((loss, correct, norm),) = sums
+        sums.add((*one.sums(), one.norm))
+    ((loss, correct, lengths, longest, measured, norm),) = sums
     assert loss == pytest.approx(math.fsum(losses), rel=1e-14)
     assert correct == sum(step % 5 for step in range(len(losses)))
-    assert norm == torch.tensor(losses[-1] / 2).item()
+    norms = (torch.tensor(losses) / 2).tolist()
+    assert (norm, longest, measured) == (norms[-1], max(norms), len(norms))
+    assert lengths == pytest.approx(math.fsum(norms), rel=1e-14)
 
 
 def test_counts_beyond_what_a_float32_holds() -> None:
