@@ -25,7 +25,7 @@ MAY_CHANGE = {
     *(f"trainer.{name}" for name in ("checkpoint_every", "checkpoint_every_n_steps", "log_every_n_steps")),
     *(f"trainer.{name}" for name in ("on_nonfinite", "max_rollbacks", "on_oom", "enable_progress_bar")),
     *(f"data.{name}" for name in ("root", "file", "num_workers", "cache")),
-    *("scheduler.total_steps", "device", "tags", "notes", "plugins"),
+    *("scheduler.total_steps", "device", "tags", "notes", "plugins", "plots"),
 }
 
 
@@ -201,6 +201,7 @@ class Config:
     plugins: list[str]
     tags: list[str]
     notes: str | None
+    plots: bool = True
     model: Named
     data: DataConfig
     dataset: Named
@@ -260,6 +261,7 @@ def _plain(
     plugins: list[str],
     tags: list[str],
     notes: str | None,
+    plots: bool = True,
 ) -> None:
     """The keys of the top level that aren't groups."""
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dlrun.data.source import Split, fingerprint
 from dlrun.errors import UserError
+from dlrun.findings import measured
 from dlrun.loading import LoadedRun, SplitName
 from dlrun.mistakes import predictions
 from dlrun.scoring import Calibration, ClassScores, brier, confused, confusion_matrix, top_k_accuracy
@@ -168,9 +169,7 @@ def _shown(mistake: Mistake, place: int, run: LoadedRun, split: Split, folder: P
     if isinstance(sample, str):
         return {"text": sample}
     if run.spec.modality != "image":  # as it was before it was standardised, if it was
-        row = np.asarray(sample, dtype=np.float64)
-        row = row * np.array(run.spec.std) + np.array(run.spec.mean) if run.spec.mean else row
-        return {"row": [float(f"{value:.6g}") for value in row.ravel()]}
+        return {"row": measured(sample, run.spec)}
     source = {"source": str(split.paths[mistake.index])} if hasattr(split, "paths") else {}
     if sample.shape[2] not in (1, 3, 4):
         return source

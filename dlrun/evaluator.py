@@ -14,6 +14,7 @@ from dlrun.ema import EMA
 from dlrun.errors import TrainingError, UserError
 from dlrun.faults import free_memory, out_of_memory
 from dlrun.precision import Precision
+from dlrun.saliency import word_relevance
 from dlrun.tasks import Classification
 from dlrun.tta import TTA, averaged
 
@@ -86,6 +87,16 @@ class Evaluator:
         self.model.eval()
         try:
             return self._forward(inputs).float().softmax(dim=1).cpu()
+        finally:
+            self._swap_ema()
+
+    def relevance(self, network: nn.Module, tokens: Tensor, classes: Tensor) -> Tensor | None:
+        """`word_relevance` of texts that are prepared, in `network`, the net behind `model`."""
+        self._swap_ema()
+        network.eval()
+        try:
+            with self.precision.autocast():
+                return word_relevance(network, tokens, classes)
         finally:
             self._swap_ema()
 

@@ -9,7 +9,7 @@ from typing import Any
 
 # Where it is told, how it is watched, and who does the work.
 BESIDE = {
-    *("tracking", "tags", "notes", "device"),
+    *("tracking", "tags", "notes", "plots", "device"),
     *("data.num_workers", "data.cache"),
     *(f"trainer.{name}" for name in ("num_threads", "profile", "enable_progress_bar", "log_every_n_steps")),
     *(f"trainer.{name}" for name in ("checkpoint_every", "checkpoint_every_n_steps")),

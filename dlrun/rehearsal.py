@@ -60,7 +60,9 @@ class Rehearsal:
         builder: Any = tasks[typed.task.name]
         if self.depth == "config" and hasattr(builder, "metrics"):
             return mode_of(typed.trainer.monitor, typed.trainer.mode, builder)
-        parts = {key: value for key, value in config.items() if key not in ("seed", "tags", "notes", "tracking")}
+        parts = {
+            key: value for key, value in config.items() if key not in ("seed", "tags", "notes", "tracking", "plots")
+        }
         mode: str = self._once("all", parts, lambda: self._build(typed, config))
         if self.depth == "batch":
             self._once("batch", parts, lambda: _first_batch(typed))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -16,22 +15,24 @@ from typing import Any
 import torch
 
 from dlrun import checkpoint, slurm
-from dlrun.build import Run, build
+from dlrun.build import build
 from dlrun.config import parse
 from dlrun.data.source import fingerprint
 from dlrun.dataparallel import SharedWriter
 from dlrun.differences import changed_since, chosen_words, own
 from dlrun.distributed import Ranks, agreed
+from dlrun.drawing import Drawing
 from dlrun.errors import RunFailed, StopSignal, TrainingError, UserError
 from dlrun.evaluator import Stopped
 from dlrun.extension import check_extension
 from dlrun.faults import out_of_memory
 from dlrun.garbage import look_as_usual
-from dlrun.messages import farewell, header
+from dlrun.messages import header
 from dlrun.plugins import load_plugins
 from dlrun.profiler import Profiler, Unwatched
 from dlrun.restoration import Resumption, check_config, check_data, compare_machines, note_resume, restore
 from dlrun.runfolder import FollowedFolder, RunFolder, versions
+from dlrun.session import Session, Times
 from dlrun.signals import EXIT_CODES, asked_to_stop, stop_signals
 from dlrun.testing import evaluate_best, keep_untrained
 from dlrun.torchrun import refuse_several
@@ -40,7 +41,6 @@ from dlrun.tracking import Trackers
 from dlrun.tracking.files import MetricsFile
 from dlrun.tracking.heartbeat import Heartbeat
 from dlrun.tracking.terminal import Terminal
-from dlrun.trainer import Trainer
 from dlrun.writer import CheckpointWriter
 
 log = logging.getLogger("dlrun")
@@ -66,19 +66,6 @@ class Job:
     def folder(self) -> RunFolder:
         """As this process sees it: of several, only one writes."""
         return RunFolder(self.path) if self.ranks is None or self.ranks.leads else FollowedFolder(self.path)
-
-
-@dataclass
-class Session:
-    """A run that is ready to train."""
-
-    run: Run
-    trainer: Trainer
-    writer: CheckpointWriter
-    trackers: Trackers
-    earlier: float  # seconds that the run took before this process
-    untrained: bool = False
-    ranks: Ranks | None = None
 
 
 def train(config: Mapping[str, Any], job: Job) -> float | None:
@@ -127,7 +114,7 @@ def train(config: Mapping[str, Any], job: Job) -> float | None:
 
     with stop_signals(ask, leave) as received, closing(session.run.inputs):
         outcome = _fit_and_test(session, folder, received)
-        summary = _close(session, folder, outcome, session.earlier + time.monotonic() - began)
+        summary = session.close(folder, outcome, session.earlier + time.monotonic() - began, lambda: bool(received))
         if ranks is not None:
             summary["exit_code"] = ranks.end(summary["exit_code"])
     leads = ranks is None or ranks.leads
@@ -141,7 +128,7 @@ def train(config: Mapping[str, Any], job: Job) -> float | None:
 
 def _prepare(config: Mapping[str, Any], folder: RunFolder, job: Job) -> Session:
     """Everything that can go wrong before the first step, the cheap things first."""
-    ranks = job.ranks
+    ranks, began = job.ranks, time.monotonic()
     if ranks is None:
         refuse_several("training")
     typed = parse(config)
@@ -163,14 +150,18 @@ def _prepare(config: Mapping[str, Any], folder: RunFolder, job: Job) -> Session:
     header(typed, run, chosen_words(config, job.choices, origin.get("changed")), job.untrained)
     leads, processes = (True, 1) if ranks is None else (ranks.leads, ranks.size)
     terminal = Terminal(run.limits.max_epochs, typed.trainer.enable_progress_bar and leads, processes)
-    trackers = Trackers()
+    trackers, drawing = Trackers(), None
     if leads:
         resumes = job.resumes is not None
+        if typed.plots:
+            title = f"{typed.model.name} on {typed.dataset.name}, {folder.path.name}"
+            drawing = Drawing(folder.path, run.limits.monitor, run.limits.mode, title)
         chosen = chosen_trackers(
             *(typed, config, folder.path, run.limits), run_id=job.run_id, group=job.group, resumes=resumes
         )
         heartbeat = Heartbeat(folder.progress, run.limits.max_steps, run.steps_per_epoch)
-        trackers = Trackers(MetricsFile(folder.metrics), heartbeat, terminal, *chosen)
+        drawn = [] if drawing is None else [drawing]  # of the rows that are in the file
+        trackers = Trackers(MetricsFile(folder.metrics), *drawn, heartbeat, terminal, *chosen)
     machine = {"device": run.device.type, "trainer.num_threads": torch.get_num_threads()}
     machine["number of processes"] = processes
     constant: dict[str, Any] = {"config": dict(config), "spec": run.spec.plain()}
@@ -198,13 +189,17 @@ def _prepare(config: Mapping[str, Any], folder: RunFolder, job: Job) -> Session:
     facts["machine"] = {"device": run.device.type, "threads": torch.get_num_threads(), "processes": processes}
     if run.device.type == "cuda":
         facts["machine"]["gpu"] = torch.cuda.get_device_name(run.device)
-    facts |= origin
+    before = folder.read_summary().get("time") or {}
+    times = Times(
+        before.get("starting", 0.0) + time.monotonic() - began, before.get("test", 0.0), before.get("drawing", 0.0)
+    )
+    facts |= origin | {"time": before | {"starting": times.starting}}
     summary = folder.update_summary(**facts, versions=versions(), git=folder.keep_git_state())
     if ranks is not None:
         _meet(ranks, run.device, data)
     # A part that was killed told nothing; the checkpoint knows at least how long it had trained.
     earlier = max(trainer.progress.seconds, summary.get("seconds") or 0.0)
-    return Session(run, trainer, writer, trackers, earlier, job.untrained, ranks)
+    return Session(run, trainer, writer, trackers, earlier, times, drawing, job.untrained, ranks)
 
 
 def _origin(job: Job, config: Mapping[str, Any], folder: RunFolder) -> dict[str, Any]:
@@ -239,14 +234,20 @@ def _fit_and_test(session: Session, folder: RunFolder, received: Sequence[Signal
         return received if ranks is None else next(filter(None, ranks.gather(list(received))), [])
 
     try:
+        if session.drawing is not None:
+            session.drawing.start()
         try:
             status = keep_untrained(trainer) if session.untrained else trainer.fit()
         finally:
             trainer.profiler.finish()
-        session.writer.close()  # the best checkpoint is on disk
+        with session.timed("saving"):
+            session.writer.close()  # the best checkpoint is on disk
         if not asked():
-            test = None if status == "pruned" else evaluate_best(trainer, session.run, folder)
-            outcome |= {"status": status, "exit_code": 0, "test": test}
+            with session.timed("test"):
+                tested = None if status == "pruned" else evaluate_best(trainer, session.run, folder)
+            if tested is not None:
+                session.findings = tested.findings
+            outcome |= {"status": status, "exit_code": 0, "test": None if tested is None else tested.metrics}
     except Stopped:
         pass
     except (TrainingError, UserError, OSError) as error:
@@ -281,35 +282,3 @@ def _note_interruption(folder: RunFolder, error: BaseException, seconds: float) 
 def _interrupted(error: BaseException) -> dict[str, Any]:
     number = Signals.SIGINT if isinstance(error, KeyboardInterrupt) else Signals.SIGTERM
     return {"status": "preempted", "error": number.name, "exit_code": EXIT_CODES[number]}
-
-
-def _close(session: Session, folder: RunFolder, outcome: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-    """Write the summary first, then tell the trackers, so that none of them can cost us the truth."""
-    trainer, progress = session.trainer, session.trainer.progress
-    unsaved = session.writer.close()
-    if unsaved is not None:
-        error = f"the last checkpoint couldn't be saved: {unsaved}"
-        error = error if outcome["error"] is None else f"{outcome['error']}; {error}"
-        status = outcome["status"] if outcome["exit_code"] else "failed"
-        outcome = {**outcome, "status": status, "exit_code": outcome["exit_code"] or 1, "error": error}
-    trained = progress.train_seconds + progress.epoch_seconds
-    summary = {
-        **outcome,
-        "seconds": seconds,
-        "epochs": progress.epoch,
-        "steps": progress.step,
-        "samples_per_second": (progress.samples_seen + progress.samples) / trained if trained else None,
-        "best": progress.best,
-    }
-    if summary["status"] == "stopped_early":
-        summary["out_of_time"] = trainer.out_of_time()
-    if trainer.limits.on_nonfinite == "skip":
-        summary["skipped_steps"] = progress.skipped
-    try:
-        summary = folder.update_summary(**summary)
-    except OSError as error:  # the disk is full, most likely: at least this process tells
-        log.error("%s couldn't be written: %s", folder.summary, error)
-        summary = {**summary, "exit_code": summary["exit_code"] or 1}
-    session.trackers.finish(summary)
-    farewell(os.path.relpath(folder.path), summary, trainer.limits, folder.last.exists())
-    return summary

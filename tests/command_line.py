@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dlrun.cli import main
+from dlrun.cli import COMMANDS, main
+
+PRINTS = ("--help", "-h", "--version", "--cfg", "--info", "--hydra-help", "--shell-completion", "-sc")
+
+
+def undrawn(words: Sequence[str]) -> list[str]:
+    """`words`, and that a run draws no pictures, unless they say something of it: most tests don't look at any."""
+    trains = not words or words[0] == "train" or (words[0] not in COMMANDS and not words[0].isalpha())
+    if not trains or any(word in PRINTS or word.startswith("plots=") for word in words):
+        return list(words)
+    return [*words, "plots=false"]
 
 
 @dataclass
@@ -30,7 +41,7 @@ class CommandLine:
         self.folder, self.monkeypatch, self.capsys = folder, monkeypatch, capsys
 
     def __call__(self, *words: str) -> Result:
-        self.monkeypatch.setattr(sys, "argv", ["dlrun", *words])
+        self.monkeypatch.setattr(sys, "argv", ["dlrun", *undrawn(words)])
         self.capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             main()

@@ -53,7 +53,9 @@ def compose_config() -> Callable[..., dict[str, Any]]:
     def composed(*overrides: str) -> dict[str, Any]:
         GlobalHydra.instance().clear()  # a test before this one may have left one behind
         with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-            whole = OmegaConf.to_container(compose("config", list(overrides)), resolve=True, throw_on_missing=True)
+            whole = OmegaConf.to_container(
+                compose("config", ["plots=false", *overrides]), resolve=True, throw_on_missing=True
+            )
             del whole["sweep"]  # of the command, not of a run
             return whole
 

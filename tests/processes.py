@@ -16,6 +16,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from command_line import undrawn
+
 from dlrun.cli import main
 
 FORKS = multiprocessing.get_context("forkserver")
@@ -80,7 +82,7 @@ class Dlrun(Process):
     """`dlrun WORDS` in `folder`. A variable of `environment` that is None is taken away."""
 
     def __init__(self, folder: Path, *words: str, environment: Mapping[str, str | None] = {}):
-        super().__init__(_dlrun, folder, words, dict(environment))
+        super().__init__(_dlrun, folder, undrawn(words), dict(environment))
 
 
 def _printing(writer: Connection, target: Callable[..., None], *arguments: Any) -> None:

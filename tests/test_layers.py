@@ -12,13 +12,13 @@ FLOORS = [
         "agent allocator atomic barriers conffolder cores distributed eager ending errors garbage identity locks"
         " machine plugins registry signals slurm spec torchrun wording",
         "data differences ema faults freezing fused groups history layers models muon optim precision predictions"
-        " progress rounding schedules scoring tally tasks together tta",
+        " progress rounding saliency schedules scoring tally tasks together tta",
         "benching checkpoint compiling compose compression dataparallel evaluator exporting gradients initialization"
         " profiler runfolder tracking transfer weights writer",
-        "logs mistakes runs trainer",
+        "findings logs mistakes runs trainer",
         "build config inputs",
-        "changes commands comparison compressing evaluation extension loading messages options quantizing reporting"
-        " lr_range rehearsal report restoration testing trackers train viz wandb_report watch",
+        "changes commands comparison compressing drawing evaluation extension loading messages options quantizing"
+        " lr_range rehearsal report reporting restoration session testing trackers train viz wandb_report watch",
         "resume",
         "sweep",
         "__main__ cli launch",
@@ -69,6 +69,12 @@ WITHIN = {
     ("machine", "errors"),
     ("machine", "torchrun"),
     ("train", "restoration"),
+    ("train", "drawing"),
+    ("train", "session"),
+    ("session", "drawing"),
+    ("session", "messages"),
+    ("drawing", "viz"),
+    ("commands", "viz"),
     ("train", "extension"),
     ("train", "testing"),
     ("train", "messages"),

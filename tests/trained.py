@@ -12,7 +12,7 @@ from PIL import Image
 
 from dlrun.cli import main
 
-QUICK = ["tracking=none", "augment=none", "trainer.enable_progress_bar=false"]
+QUICK = ["tracking=none", "plots=false", "augment=none", "trainer.enable_progress_bar=false"]
 RUNS = {
     "digits": ["model=mlp", "model.hidden_sizes=[32]", "data=digits", "trainer.max_epochs=4"],
     "large_digits": [

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from dlrun.benching.table import shortened
+from dlrun.viz.fonts import advice
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+log = logging.getLogger("dlrun")
 
 # Okabe and Ito's, which people tell apart whatever they see of red and green.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
@@ -25,19 +30,34 @@ FONTS = (
     *("Noto Sans Devanagari", "Noto Sans Thai", "Noto Sans Arabic", "Noto Sans Hebrew", "Noto Emoji"),
     *("Hiragino Sans", "PingFang SC", "Microsoft YaHei", "Arial Unicode MS", "Unifont"),
 )
+MISSING = r"Glyph (\d+) .*missing from"  # what matplotlib warns of
+
+_boxes: set[str] = set()  # characters that no font here has, of all that this process has drawn
 
 
 @contextmanager
 def written_in() -> Iterator[None]:
-    """Text as it is, dollars included, in whatever script there is a font for."""
+    """Text as it is, dollars included, in whatever script there is a font for; where there is none, that is said."""
     import matplotlib
     from matplotlib import font_manager
 
     installed = {font.name for font in font_manager.fontManager.ttflist}
     families = [name for name in FONTS if name in installed] or ["sans-serif"]
-    with matplotlib.rc_context({"font.family": families, "text.parse_math": False}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+    with (
+        matplotlib.rc_context({"font.family": families, "text.parse_math": False}),
+        warnings.catch_warnings(record=True) as caught,
+    ):
+        warnings.filterwarnings("always", message=MISSING)
         yield
+    lacking = set()
+    for warning in caught:
+        if found := re.match(MISSING, str(warning.message)):
+            lacking.add(chr(int(found[1])))
+        else:
+            warnings.showwarning(warning.message, warning.category, warning.filename, warning.lineno)
+    if lacking - _boxes:
+        _boxes.update(lacking)
+        log.warning("%s", advice(lacking))
 
 
 def new(width: float, height: float) -> Figure:
@@ -51,6 +71,16 @@ def plain(axis: Axes, grid: str = "both") -> None:
     axis.grid(axis=grid, color="#dddddd", linewidth=0.6)  # type: ignore[arg-type]
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
+
+
+def logarithmic(axis: Axes) -> None:
+    """A logarithmic y-axis whose ticks are numbers as people write them: matplotlib's own are set as formulas."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(numticks=7))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
 
 
 def label(text: str, longest: int = LABEL) -> str:

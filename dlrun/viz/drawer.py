@@ -1,0 +1,151 @@
+"""The process that draws a run's pictures while it trains: python -m dlrun.viz.drawer DIR MONITOR MODE TITLE [now].
+
+A byte on its stdin asks for new curves, or with `END` for all pictures and an end; a stdin that closes says that the
+run has gone. With `now` it draws all of them, and gives way to nobody. Its last line is what its log said, as JSON. It
+knows no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlrun.history import History, read
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NEW, END = b".", b"!"
+AT_ONCE = "now"
+LOOK = 5.0  # seconds between two looks at whether the run is there
+APART = 15.0  # seconds between two drawings at least
+SHARE = 0.01  # of the time that passes, for drawing
+
+log = logging.getLogger("dlrun")
+
+
+class Collected(logging.Handler):
+    """What is logged, for the run's own log."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+def main() -> None:
+    """Draw until the run ends."""
+    folder, monitor, mode, title = Path(sys.argv[1]), *sys.argv[2:5]
+    parent, at_once = os.getppid(), AT_ONCE in sys.argv[5:]
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)  # a scheduler sends them to everybody; the run says when it ends
+    if not at_once:
+        _give_way()
+    collected = Collected()
+    log.addHandler(collected)
+    log.propagate = False
+
+    def curves() -> None:
+        _put(folder, "curves", lambda: _curves(folder, monitor, mode, title))
+
+    import matplotlib.backends.backend_agg  # 0.7 s, beside the first steps
+    import matplotlib.figure  # noqa: F401
+
+    if at_once or wait(curves, parent):
+        curves()
+        draw_found(folder / "plots")
+        print(json.dumps(collected.lines), flush=True)
+
+
+def wait(curves: Callable[[], None], parent: int) -> bool:
+    """Draw `curves` whenever that is asked for, not more often than is decent; True at the end, False without a run."""
+    due, asked = time.monotonic() + APART, False
+    while True:
+        pause = max(0.0, min(LOOK, due - time.monotonic())) if asked else LOOK
+        ready = select.select([0], [], [], pause)[0]
+        if ready:
+            words = os.read(0, 4096)
+            if END in words:
+                return True
+            if not words:
+                return False
+            asked = True
+        if os.getppid() != parent:  # a process that it has started may hold our stdin open
+            return False
+        if asked and time.monotonic() >= due:
+            before = time.process_time()
+            curves()
+            due = time.monotonic() + max(APART, (time.process_time() - before) / SHARE)
+            asked = False
+
+
+def draw_found(plots: Path, prefix: str = "") -> None:
+    """The pictures of what a test found, from the JSON files beside them; those without one are left out."""
+    for name in ("confusion", "calibration", "mistakes"):
+        with suppress(FileNotFoundError):
+            draw(plots / f"{prefix}{name}.png", name, json.loads((plots / f"{prefix}{name}.json").read_text("utf-8")))
+
+
+def draw(path: Path, name: str, found: Mapping[str, Any]) -> None:
+    """One of the pictures of a test, at `path`; a line in the log if it can't be drawn."""
+    from dlrun.viz import calibration, confusion, mistakes
+    from dlrun.viz.pictures import put
+
+    if name == "mistakes" and not found["mistakes"]:
+        path.unlink(missing_ok=True)
+        return
+    figure = {"confusion": confusion.figure, "calibration": calibration.figure, "mistakes": mistakes.figure}[name]
+    if (why := put(path, lambda: figure(found))) is not None:
+        log.warning("no %s: %s", path.name, why)
+
+
+def _curves(folder: Path, monitor: str, mode: str, title: str) -> Figure:
+    from dlrun.viz.curves import figure
+
+    history = read(folder / "metrics.csv")
+    return figure(history, monitor, _best(folder, history, monitor, mode), title)
+
+
+def _best(folder: Path, history: History, monitor: str, mode: str) -> int | None:
+    """What the summary calls the best epoch; as long as the run lasts the one that has it, of equals the last."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        summary = json.loads((folder / "summary.json").read_text("utf-8"))
+        if summary["status"] != "running":
+            return int(summary["best"]["epoch"])
+    sign = 1.0 if mode == "max" else -1.0
+    there = zip(history.column(monitor), history.epochs, strict=True)
+    return max(((sign * v, e) for v, e in there if v is not None and math.isfinite(v)), default=(0.0, None))[1]
+
+
+def _put(folder: Path, name: str, figure: Callable[[], Figure]) -> None:
+    from dlrun.viz.pictures import put
+
+    if not read(folder / "metrics.csv").epochs:
+        return
+    if (why := put(folder / "plots" / f"{name}.png", figure)) is not None:
+        log.warning("no %s.png: %s", name, why)
+
+
+def _give_way() -> None:
+    """The training comes first."""
+    with suppress(OSError):
+        os.nice(19)
+    # Where Linux groups processes by session, as on desktops, it is the group that gives way.
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text("19")
+
+
+if __name__ == "__main__":
+    main()
