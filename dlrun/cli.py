@@ -51,7 +51,7 @@ Going on (dlrun resume run=DIR):
   scheduler.total_steps=                                        what a longer run means for the learning rate
   trainer.checkpoint_every= checkpoint_every_n_steps= log_every_n_steps= on_nonfinite= max_rollbacks= on_oom=
   trainer.num_threads= profile= enable_progress_bar=  data.root= data.file= data.num_workers= data.cache=
-  device=  tracking=none  tracking.wandb.mode=…  tags=  notes=  plugins=[…]
+  device=  tracking=none  tracking.wandb.mode=…  tags=  notes=  plots=  plugins=[…]
                                                                 (all else would make it another run: init_from=DIR)
 
 With run=DIR the folder is all that is needed; run=last is the run begun last. dlrun eval --help and so on say more.

@@ -16,14 +16,13 @@ from dlrun.atomic import atomic_write, remove_partial
 from dlrun.findings import Findings
 from dlrun.runfolder import finite
 from dlrun.tracking import Quiet
-from dlrun.viz.drawer import AT_ONCE, END, NEW
+from dlrun.viz.drawer import AT_ONCE, END, FOUND, NEW
 
 log = logging.getLogger("dlrun")
 
 PATIENCE = 30.0  # seconds that a run waits for its pictures when it has ended
 HURRY = 5.0  # and one that was asked to stop
 FIRST = 3.0  # of these, for the process that has given way to everybody: on a busy machine it gets nowhere
-FOUND = ("confusion", "calibration", "mistakes")  # by a test
 NAMES = ("curves", *FOUND)
 
 

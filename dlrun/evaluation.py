@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dlrun.data.source import Split, fingerprint
 from dlrun.errors import UserError
-from dlrun.findings import measured
+from dlrun.findings import MOST, Findings, findings, measured
 from dlrun.loading import LoadedRun, SplitName
 from dlrun.mistakes import predictions
 from dlrun.scoring import Calibration, ClassScores, brier, confused, confusion_matrix, top_k_accuracy
@@ -74,6 +74,17 @@ class Evaluation:
                 for row in zip(*parts, strict=True)
             ],
         }
+
+    def findings(self, run: LoadedRun) -> Findings:
+        """What there is to draw of it."""
+        judge = run.evaluator()
+
+        def relevance(tokens: Tensor, classes: Tensor) -> Tensor | None:
+            return judge.relevance(run.network, run.prepare(tokens), classes)
+
+        worst = predictions(self.predicted, self.split, self.class_names, MOST).mistakes
+        head = {"split": self.split_name, "epoch": run.progress.get("epoch")}
+        return findings(self.predicted, worst, self.split, run.spec, relevance, head)
 
 
 PER_CLASS = ("precision", "recall", "f1", "support", "predicted")

@@ -21,7 +21,8 @@ def undrawn(words: Sequence[str]) -> list[str]:
     trains = not words or words[0] == "train" or (words[0] not in COMMANDS and not words[0].isalpha())
     if not trains or any(word in PRINTS or word.startswith("plots=") for word in words):
         return list(words)
-    return [*words, "plots=false"]
+    first = words[:1] if words and "=" not in words[0] else []
+    return [*first, "plots=false", *words[len(first) :]]
 
 
 @dataclass

@@ -27,12 +27,13 @@ QUICK = [
 
 
 def test_a_run_leaves_everything_in_its_folder(dlrun: CommandLine) -> None:
-    result = dlrun(*QUICK, "seed=3", "notes=hello")
+    words = [*QUICK, "seed=3", "notes=hello", "plots=true"]
+    result = dlrun(*words)
     assert result.code == 0, result.err
     (folder,) = dlrun.runs()
     assert re.fullmatch(r"outputs/\d{4}-\d\d-\d\d/\d\d-\d\d-\d\d-[0-9a-z]{8}", str(folder.relative_to(dlrun.folder)))
     assert {path.name for path in folder.iterdir()} == {
-        *(".hydra", ".lock", "checkpoints", "config.yaml", "dlrun.log", "metrics.csv", "summary.json")
+        *(".hydra", ".lock", "checkpoints", "config.yaml", "dlrun.log", "metrics.csv", "plots", "summary.json")
     }
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["run_id"] == folder.name[-8:]
@@ -40,7 +41,7 @@ def test_a_run_leaves_everything_in_its_folder(dlrun: CommandLine) -> None:
     assert (summary["epochs"], summary["steps"]) == (2, 8)
     assert summary["parameters"] == 64 * 16 + 16 + 16 * 10 + 10
     assert summary["versions"]["torch"] == torch.__version__.partition("+")[0]
-    assert summary["command"] == ["dlrun", *QUICK, "seed=3", "notes=hello"]
+    assert summary["command"] == ["dlrun", *words]
     assert 0 < summary["test"]["test/acc"] < 1
     with (folder / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

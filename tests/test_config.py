@@ -105,7 +105,8 @@ LIMIT = f"{WHOLE} or a number > 0 and <= 1 or null"
         ("+tracking.tensorboard={on: 1}", "tracking.tensorboard.on: unknown option"),
         (
             "+sed=1",
-            "sed: unknown option; did you mean 'seed'? (choose from device, init_from, notes, plugins, seed, tags)",
+            "sed: unknown option; did you mean 'seed'? "
+            "(choose from device, init_from, notes, plots, plugins, seed, tags)",
         ),
         # keys that are missing
         ("~data.batch_size", f"data.batch_size: is missing; expected {WHOLE}"),

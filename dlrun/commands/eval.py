@@ -12,16 +12,17 @@
   probabilities=true        (false) and the probability of each class
 
   data.root= data.file=     a copy of the data, or other data: what has no test split is all test
-  data.num_workers= data.eval_batch_size=  device=  trainer.num_threads=  tracking=none  plugins=[…]
+  data.num_workers= data.eval_batch_size=  device=  trainer.num_threads=  tracking=none  plots=false  plugins=[…]
 
 Loss and accuracy are those of the run's own test, to the digit. Beside them: top-5 (of more than five classes),
 precision, recall and F1 per class and averaged, confusion matrix, calibration (ECE, 15 bins), Brier score. All of it is
 in DIR/eval/SPLIT-CHECKPOINT.json, with a fingerprint in the name if it is of other data than the run's; and in the
-run's own W&B run, if it has one.
+run's own W&B run, if it has one. Pictures of confusion, calibration and mistakes lie beside it, each with a JSON.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -35,6 +36,8 @@ from dlrun.loading import Checkpoint, LoadedRun, SplitName
 from dlrun.mistakes import WORST
 from dlrun.registry import Index
 from dlrun.reporting import put, tell, write
+from dlrun.runfolder import finite
+from dlrun.viz.drawer import FOUND, draw_found
 
 log = logging.getLogger("dlrun")
 
@@ -73,6 +76,8 @@ def run(words: Sequence[str]) -> int:
         trained = "" if options.split == "train" else ", and some of them may have been trained on"
         log.warning("these aren't the samples of the run's own %s split%s", options.split, trained)
     files = _write(loaded, found, options, stem)
+    if loaded.config.plots:
+        files += _draw(loaded, found, stem)
     print("\n".join(_lines(loaded, found, files)))
     tell(loaded, values(found, stem), found.predictions)
     return 0
@@ -105,6 +110,19 @@ def _write(loaded: LoadedRun, found: Evaluation, options: Options, stem: str) ->
     content["predictions"] = None if predictions is None else str(predictions)
     write(folder / f"{stem}.json", loaded, content)
     return [folder / f"{stem}.json", *files]
+
+
+def _draw(loaded: LoadedRun, found: Evaluation, stem: str) -> list[Path]:
+    """The pictures that a run's own test leaves, of this evaluation; what can't be drawn is a line in the log."""
+    folder = loaded.folder.path / "eval"
+    try:
+        for name, content in found.findings(loaded).items():
+            put(folder / f"{stem}-{name}.json", json.dumps(finite(content), ensure_ascii=False).encode() + b"\n")
+        draw_found(folder, f"{stem}-")
+    except Exception as error:
+        log.debug("pictures", exc_info=True)
+        log.warning("pictures: %s: %s", type(error).__name__, error)
+    return [file for name in FOUND if (file := folder / f"{stem}-{name}.png").exists()]
 
 
 def _lines(loaded: LoadedRun, found: Evaluation, files: Sequence[Path]) -> Iterator[str]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 NEW, END = b".", b"!"
 AT_ONCE = "now"
+FOUND = ("confusion", "calibration", "mistakes")  # pictures of a test
 LOOK = 5.0  # seconds between two looks at whether the run is there
 APART = 15.0  # seconds between two drawings at least
 SHARE = 0.01  # of the time that passes, for drawing
@@ -93,7 +94,7 @@ def wait(curves: Callable[[], None], parent: int) -> bool:
 
 def draw_found(plots: Path, prefix: str = "") -> None:
     """The pictures of what a test found, from the JSON files beside them; those without one are left out."""
-    for name in ("confusion", "calibration", "mistakes"):
+    for name in FOUND:
         with suppress(FileNotFoundError):
             draw(plots / f"{prefix}{name}.png", name, json.loads((plots / f"{prefix}{name}.json").read_text("utf-8")))
 
