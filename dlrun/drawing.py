@@ -21,7 +21,7 @@ from dlrun.viz.drawer import AT_ONCE, END, FOUND, NEW
 log = logging.getLogger("dlrun")
 
 PATIENCE = 30.0  # seconds that a run waits for its pictures when it has ended
-HURRY = 5.0  # and one that was asked to stop
+HURRY = 10.0  # and one that was asked to stop, which isn't given much time
 FIRST = 3.0  # of these, for the process that has given way to everybody: on a busy machine it gets nowhere
 NAMES = ("curves", *FOUND)
 
@@ -75,11 +75,13 @@ class Drawing(Quiet):
         def in_vain() -> bool:
             return time.monotonic() > deadline or (asked_to_stop() and not hurried)
 
-        first = time.monotonic() + FIRST
+        first = time.monotonic() + (FIRST / 3 if hurried else FIRST)
         try:
             drawn = self._awaited(self.process, lambda: in_vain() or time.monotonic() > first)
-            if not drawn and not in_vain() and not self._awaited(self._begin(AT_ONCE), in_vain):
-                self._warn("they couldn't be drawn in time")
+            if not drawn and not in_vain():
+                drawn = self._awaited(self._begin(AT_ONCE), in_vain)
+            if not drawn:
+                self._warn("not all of them could be drawn in time")
             remove_partial(self.folder)
         except OSError as error:
             self._warn(str(error))

@@ -43,6 +43,17 @@ def test_a_run_leaves_everything_in_its_folder(dlrun: CommandLine) -> None:
     assert summary["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert summary["command"] == ["dlrun", *words]
     assert 0 < summary["test"]["test/acc"] < 1
+    parts = ("starting", "training", "waiting_for_data", "evaluation", "saving", "test", "drawing")
+    assert tuple(summary["time"]) == parts
+    assert all(summary["time"][part] > 0 for part in parts)
+    assert summary["time"]["waiting_for_data"] < summary["time"]["training"]
+    assert sum(summary["time"].values()) - summary["time"]["waiting_for_data"] <= summary["seconds"]
+    plots = {path.name for path in (folder / "plots").iterdir()}
+    found = [f"{name}.{suffix}" for name in ("confusion", "calibration", "mistakes") for suffix in ("png", "json")]
+    assert plots == {"curves.png", *found}
+    mistakes = json.loads((folder / "plots/mistakes.json").read_text())
+    assert mistakes["wrong"] == round((1 - summary["test"]["test/acc"]) * mistakes["samples"])
+    assert mistakes["epoch"] == summary["best"]["epoch"]
     with (folder / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2"]

@@ -74,8 +74,7 @@ def _draw(axis: Axes, matrix: np.ndarray, names: Sequence[str]) -> None:
     if block > 1:
         padded = np.pad(shares, (0, -count % block))
         shares = padded.reshape(len(padded) // block, block, -1, block).max(axis=(1, 3))
-    colours = colormaps[COLOUR_MAP].copy()
-    colours.set_bad("#f6f6f6")
+    colours = colormaps[COLOUR_MAP].with_extremes(bad="#f6f6f6")
     low, high = -0.5, len(shares) * block - 0.5
     shown = axis.imshow(
         np.ma.masked_equal(shares, 0), cmap=colours, norm=PowerNorm(0.5, 0, 1), interpolation="nearest",

@@ -14,6 +14,7 @@ import os
 import select
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 NEW, END = b".", b"!"
 AT_ONCE = "now"
 FOUND = ("confusion", "calibration", "mistakes")  # pictures of a test
-LOOK = 5.0  # seconds between two looks at whether the run is there
+LOOK = 0.5  # seconds between two looks at whether the run is there
 APART = 15.0  # seconds between two drawings at least
 SHARE = 0.01  # of the time that passes, for drawing
 
@@ -49,7 +50,9 @@ class Collected(logging.Handler):
 def main() -> None:
     """Draw until the run ends."""
     folder, monitor, mode, title = Path(sys.argv[1]), *sys.argv[2:5]
-    parent, at_once = os.getppid(), AT_ONCE in sys.argv[5:]
+    at_once = AT_ONCE in sys.argv[5:]
+    # A process that the run has started may hold our stdin open when it has gone.
+    threading.Thread(target=_end_without, args=(os.getppid(),), daemon=True).start()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # a scheduler sends them to everybody; the run says when it ends
     if not at_once:
@@ -64,27 +67,25 @@ def main() -> None:
     import matplotlib.backends.backend_agg  # 0.7 s, beside the first steps
     import matplotlib.figure  # noqa: F401
 
-    if at_once or wait(curves, parent):
+    if at_once or wait(curves):
         curves()
         draw_found(folder / "plots")
         print(json.dumps(collected.lines), flush=True)
 
 
-def wait(curves: Callable[[], None], parent: int) -> bool:
+def wait(curves: Callable[[], None], source: int = 0) -> bool:
     """Draw `curves` whenever that is asked for, not more often than is decent; True at the end, False without a run."""
     due, asked = time.monotonic() + APART, False
     while True:
-        pause = max(0.0, min(LOOK, due - time.monotonic())) if asked else LOOK
-        ready = select.select([0], [], [], pause)[0]
+        pause = max(0.0, due - time.monotonic()) if asked else None
+        ready = select.select([source], [], [], pause)[0]
         if ready:
-            words = os.read(0, 4096)
+            words = os.read(source, 4096)
             if END in words:
                 return True
             if not words:
                 return False
             asked = True
-        if os.getppid() != parent:  # a process that it has started may hold our stdin open
-            return False
         if asked and time.monotonic() >= due:
             before = time.process_time()
             curves()
@@ -137,6 +138,12 @@ def _put(folder: Path, name: str, figure: Callable[[], Figure]) -> None:
         return
     if (why := put(folder / "plots" / f"{name}.png", figure)) is not None:
         log.warning("no %s.png: %s", name, why)
+
+
+def _end_without(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(LOOK)
+    os._exit(0)
 
 
 def _give_way() -> None:

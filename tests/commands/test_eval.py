@@ -306,3 +306,23 @@ def test_wandb_is_left_alone_while_the_run_is_trained(dlrun: CommandLine, offlin
     assert done.code == 0
     assert "W&B isn't told: " in done.err
     assert len(parts(Path("run"), dlrun.summary("run")["run_id"])) == 1
+
+
+def test_it_leaves_pictures_and_what_is_on_them(dlrun: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert dlrun(*QUICK, *SMALL, "data=digits", "data.limit=100", "trainer.max_epochs=1").code == 0
+    result = dlrun("eval", "run=run", "plots=true", "split=val", "worst=0")
+    assert result.code == 0, result.err
+    for name in ("confusion", "calibration", "mistakes"):
+        assert f"written run/eval/val-best-{name}.png" in result.out
+    whole, cells = report("val-best"), report("val-best-confusion")["cells"]
+    assert {(truth, guess): n for truth, guess, n in cells} == {
+        (truth, guess): n for truth, row in enumerate(whole["confusion_matrix"]) for guess, n in enumerate(row) if n > 0
+    }
+    assert report("val-best-calibration")["ece"] == pytest.approx(whole["metrics"]["val/ece"])
+    assert len(report("val-best-mistakes")["mistakes"]) > 0
+
+    def fails(*arguments: Any) -> None:
+        raise ZeroDivisionError("by nothing")
+
+    monkeypatch.setattr("dlrun.commands.eval.draw_found", fails)
+    assert dlrun("eval", "run=run", "plots=true").code == 0
