@@ -1,7 +1,7 @@
 """What do a run's pictures cost it? The loop with the process that draws beside it, against the loop alone.
 
-Epochs of a small net, timed in turn: of a trainer whose every epoch is told to a drawing process, and of one without.
-The first rounds have that process's start and its import of matplotlib in them, the rest its drawings, which are at
+The training of a small net, timed by epochs in turn with a process that draws and with one that rests. The first
+rounds have that process's start and its import of matplotlib in them, the rest its drawings, which are at
 least 15 s apart and at most 1 % of the time. Give it one core and two:
 
     taskset -c 0 python benchmarks/drawing.py [--rounds 9] [--seconds 4]
@@ -13,6 +13,7 @@ least 15 s apart and at most 1 % of the time. Give it one core and two:
 from __future__ import annotations
 
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from subjects import Dlrun, temporary
 from dlrun.drawing import Drawing
 
 WORDS = ["data=fake", "data.modality=tabular", "data.shape=[64]", "data.batch_size=32", "augment=none", "tracking=none"]
-WORDS += ["model=mlp", "model.hidden_sizes=[64,64]", "data.size=2000", "plots=false"]
+WORDS += ["model=mlp", "model.hidden_sizes=[64,64]", "data.size=2000"]
 RUN = ["data=digits", "model=mlp", "trainer.max_epochs=5", "tracking=none", "trainer.enable_progress_bar=false"]
 
 
@@ -44,42 +45,40 @@ def main() -> None:
             report("drawing, whole command", ("run", "seconds"), rows, ratio=ratio(seconds, "true", "false"))
             return
         run = Dlrun([*WORDS, f"trainer.num_threads={args.threads}"], folder)
-        (folder / "metrics.csv").write_text("epoch,step,lr,train/loss,val/acc\n")
-        drawing = Drawing(folder, "val/acc", "max", "benchmark")
-        cases = {"plots=false": _epochs(run, args.seconds, None), "plots=true": _epochs(run, args.seconds, drawing)}
+        drawing = run.session.drawing
+        assert drawing is not None
         began = time.monotonic()
         drawing.start()
+        process = drawing.process
+        assert process is not None
+        cases = {f"plots={word}": _epochs(run, drawing, on, args.seconds) for word, on in (("false", 0), ("true", 1))}
         seconds = interleaved(cases, args.rounds, warmup=0)
         lasted = time.monotonic() - began
-        assert drawing.process is not None
-        ticks = Path(f"/proc/{drawing.process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        ticks = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
         drawer = sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+        process.send_signal(signal.SIGCONT)
+        drawing.process = process
         drawing.end(None, lambda: True)
         run.close()
     rows = [(name, 1e3 * statistics.median(taken)) for name, taken in seconds.items()]
+    totals = {name: sum(taken) for name, taken in seconds.items()}
     facts = {"ratio": ratio(seconds, "plots=true", "plots=false"), "seconds": lasted, "drawer_cpu_seconds": drawer}
+    facts["ratio_of_means"] = totals["plots=true"] / totals["plots=false"]
     report("drawing", ("loop", "ms/epoch"), rows, rounds=args.rounds, cores=len(os.sched_getaffinity(0)), **facts)
 
 
-def _epochs(run: Dlrun, seconds: float, drawing: Drawing | None) -> Callable[[], float]:
-    """Mean time of an epoch; the other process rests while it isn't this case's turn."""
+def _epochs(run: Dlrun, drawing: Drawing, on: int, seconds: float) -> Callable[[], float]:
+    """Median time of an epoch's training; the process that draws rests, and is told nothing, while it isn't `on`."""
+    process = drawing.process
+    assert process is not None
 
     def measured() -> float:
-        process = None if drawing is None else drawing.process
-        if process is not None:
-            os.kill(process.pid, 18)  # SIGCONT
-        began, epochs = time.monotonic(), 0
+        drawing.process = process if on else None
+        process.send_signal(signal.SIGCONT if on else signal.SIGSTOP)
+        began, trained = time.monotonic(), []
         while time.monotonic() - began < seconds:
-            run.epoch()
-            epochs += 1
-            if drawing is not None:
-                with (run.folder / "metrics.csv").open("a") as file:
-                    file.write(f"{epochs},{epochs},0.1,0.5,0.5\n")
-                drawing.epoch({})
-        taken = (time.monotonic() - began) / epochs
-        if process is not None:
-            os.kill(process.pid, 19)  # SIGSTOP
-        return taken
+            trained.append(run.epoch())
+        return statistics.median(trained)
 
     return measured
 

@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 from dlrun.compose import compose, parse_arguments, plain
 from dlrun.runfolder import RunFolder, new_run_id
-from dlrun.train import Job, Session, _prepare
+from dlrun.session import Session
+from dlrun.train import Job, _prepare
 
 Data = tuple[Tensor, Tensor]
 
