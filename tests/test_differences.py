@@ -84,9 +84,9 @@ def test_a_run_tells_and_keeps_it(dlrun: Callable[..., Any], tmp_path: Path) -> 
     folder = tmp_path / "run"
     shown = dlrun(*("model=mlp", "tracking=none", "trainer.max_epochs=1", "data.limit=64", f"hydra.run.dir={folder}"))
     first = shown.out.splitlines()[0]
-    assert first == "model=mlp  data=digits  tracking=none  data.limit=64  trainer.max_epochs=1"
+    assert first == "model=mlp  data=digits  tracking=none  plots=false  data.limit=64  trainer.max_epochs=1"
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["choices"]["optimizer"] == "adamw"
     assert summary["changed"] == {
-        "model": "cnn", "tracking": "wandb", "data.limit": None, "trainer.max_epochs": 20
+        "model": "cnn", "tracking": "wandb", "plots": True, "data.limit": None, "trainer.max_epochs": 20
     }  # fmt: skip

@@ -66,9 +66,14 @@ def test_of_pictures() -> None:
 
 
 def test_a_large_picture_is_made_smaller_and_what_is_none_is_none() -> None:
-    large = picture(np.zeros((400, 1000, 1), np.uint8))
+    values = np.arange(400 * 1000).reshape(400, 1000, 1) % 251
+    large = picture(values.astype(np.uint8))
     assert large is not None
-    assert Image.open(io.BytesIO(base64.b64decode(large.partition(",")[2]))).size == (160, 64)
+    image = Image.open(io.BytesIO(base64.b64decode(large.partition(",")[2])))
+    assert image.size == (142, 57)  # squares of seven
+    assert np.asarray(image)[3, 4] == round(values[21:28, 28:35].mean())
+    for shape in ((1, 1000, 3), (1000, 1, 4)):
+        assert picture(np.zeros(shape, np.uint8)) is not None
     assert picture(np.zeros((8, 8, 5), np.uint8)) is None
 
 
