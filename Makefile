@@ -1,13 +1,14 @@
 # make run            train the default, or: make run ARGS="model=lstm data=pydocs"
 # make test           everything that has to be green
 # make bench          measure what dlrun costs, beside a bare loop and Lightning; writes benchmarks/RESULTS.md
+# make pictures       README's pictures again, from real runs; needs Chromium
 # make constraints    note the versions that the suite is green with
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: run test lint bench constraints clean
+.PHONY: run test lint bench pictures constraints clean
 
 run: .venv/.installed
 	@$(BIN)/dlrun $(ARGS)
@@ -38,6 +39,9 @@ lint: .venv/.installed-dev
 bench: .venv/.installed
 	@$(INSTALL) -e '.[bench]'
 	@$(BIN)/python benchmarks/run.py
+
+pictures: .venv/.installed-dev
+	@$(BIN)/python docs/make_pictures.py
 
 constraints: .venv/.installed-dev
 	$(BIN)/python -m pip freeze --exclude-editable | grep -vE '^(nvidia-|cuda-|triton|-e)| @ ' > constraints.txt

@@ -22,7 +22,7 @@ log = logging.getLogger("dlrun")
 
 PATIENCE = 30.0  # seconds that a run waits for its pictures when it has ended
 HURRY = 10.0  # and one that was asked to stop, which isn't given much time
-FIRST = 3.0  # of these, for the process that has given way to everybody: on a busy machine it gets nowhere
+FIRST = 1.0  # of these, for the process that has given way to everybody: on a busy machine it gets nowhere
 NAMES = ("curves", *FOUND)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,7 +20,7 @@ WIDTH = 120
 
 def header(typed: Config, run: Run, chosen: Sequence[str], untrained: bool = False) -> None:
     """What was chosen, and what that comes to."""
-    for line in textwrap.wrap("  ".join(chosen), WIDTH, break_long_words=False, break_on_hyphens=False):
+    for line in _filled(chosen):
         log.info("%s", line)
     sizes = " / ".join(f"{len(getattr(run.inputs.splits, split)):,} {split}" for split in ("train", "val", "test"))
     log.info("%s: %s; %s", typed.dataset.name, run.spec, sizes)
@@ -39,6 +38,17 @@ def header(typed: Config, run: Run, chosen: Sequence[str], untrained: bool = Fal
             "batch norm: each process normalises by its own samples alone; one process would give other numbers"
         )
     log.info("%s: %s parameters on %s; %s", typed.model.name, f"{parameters:,}", where, steps)
+
+
+def _filled(words: Sequence[str]) -> list[str]:
+    """As many to a line as fit; a value may have spaces."""
+    lines = [words[0]]
+    for word in words[1:]:
+        if len(lines[-1]) + 2 + len(word) <= WIDTH:
+            lines[-1] += f"  {word}"
+        else:
+            lines.append(word)
+    return lines
 
 
 def farewell(path: str, summary: Mapping[str, Any], limits: Limits, resumable: bool) -> None:
