@@ -21,8 +21,9 @@ def undrawn(words: Sequence[str]) -> list[str]:
     trains = not words or words[0] == "train" or (words[0] not in COMMANDS and not words[0].isalpha())
     if not trains or any(word in PRINTS or word.startswith("plots=") for word in words):
         return list(words)
-    first = words[:1] if words and "=" not in words[0] else []
-    return [*first, "plots=false", *words[len(first) :]]
+    overrides = [i for i, word in enumerate(words) if "=" in word and not word.startswith("-")]
+    place = overrides[0] if overrides else len(words)
+    return [*words[:place], "plots=false", *words[place:]]
 
 
 @dataclass

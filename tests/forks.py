@@ -131,6 +131,7 @@ def _be_dlrun(words: list[str], output: str, shared: mmap.mmap, kill_at: int | N
 
 def _mark_phases(shared: mmap.mmap) -> None:
     from dlrun import train
+    from dlrun.session import Session
     from dlrun.trainer import Trainer
     from dlrun.writer import CheckpointWriter
 
@@ -139,7 +140,7 @@ def _mark_phases(shared: mmap.mmap) -> None:
         (Trainer, "fit", "training"),
         (Trainer, "_end_epoch", "evaluating"),
         (train, "evaluate_best", "testing"),
-        (train, "_close", "closing"),
+        (Session, "close", "closing"),
     ):
         _during(owner, name, shared, PHASE, PHASES.index(phase))
     _during(CheckpointWriter, "_write", shared, WRITING, 1)

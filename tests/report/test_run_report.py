@@ -95,7 +95,7 @@ def test_the_best_epoch_is_marked_where_the_run_says(page: Page, digits: Path, r
 
 
 def test_every_chart_is_one_that_plotly_takes(page: Page):
-    assert len(page.charts) == 9
+    assert len(page.charts) == 10
     for chart in page.charts.values():
         go.Figure({"data": chart["data"], "layout": chart["layout"]})  # refuses unknown names and values
         for choices in chart["views"].values():
