@@ -13,6 +13,7 @@ from typing import Any, Literal
 from dlrun.build import Run
 from dlrun.distributed import Ranks
 from dlrun.drawing import Drawing
+from dlrun.errors import UserError
 from dlrun.findings import Findings
 from dlrun.messages import farewell
 from dlrun.runfolder import RunFolder
@@ -109,6 +110,6 @@ class Session:
             pictures = drawing.end(self.findings, asked_to_stop)
         self.trackers.plots(pictures)
         changes = {"seconds": seconds + time.monotonic() - began, "time": self.time_by_part()}
-        with suppress(OSError):  # it has said what matters
+        with suppress(OSError, UserError):  # it has said what matters
             folder.update_summary(**changes)
         return changes

@@ -110,7 +110,8 @@ def train(config: Mapping[str, Any], job: Job) -> float | None:
             trainer.shared.asked = True
 
     def leave() -> None:
-        folder.update_summary(status="preempted", error="SIGINT, twice", exit_code=130)
+        if folder.read_summary().get("status") == "running":  # else it has ended, and draws or tells its trackers
+            folder.update_summary(status="preempted", error="SIGINT, twice", exit_code=130)
 
     with stop_signals(ask, leave) as received, closing(session.run.inputs):
         outcome = _fit_and_test(session, folder, received)

@@ -45,6 +45,15 @@ class Slow(nn.Linear):
         return super().forward(x)
 
 
+if os.environ.get("SLOW") == "ending":
+    import dlrun.session
+
+    def wait(*told):
+        Path("sleeping").touch()
+        time.sleep(60)
+
+    dlrun.session.farewell = wait
+
 if os.environ.get("SLOW") == "import":
     Path("sleeping").touch()
     time.sleep(60)
@@ -116,6 +125,18 @@ def test_a_second_ctrl_c_leaves_at_once(start: Callable[..., Dlrun], tmp_path: P
     again = start("resume", "run=run", "plugins=[slow]", "trainer.max_epochs=3")
     assert again.wait() == 0, again.output
     assert (summary(tmp_path / "run")["status"], summary(tmp_path / "run")["steps"]) == ("finished", 21)
+
+
+def test_a_second_ctrl_c_after_the_end_takes_nothing_back(start: Callable[..., Dlrun], tmp_path: Path) -> None:
+    """Pictures are being drawn, say, or W&B is waited for."""
+    process = start(*SHORT, *SLOWLY, "hydra.run.dir=run", SLOW="ending")
+    sleeping(process, tmp_path)
+    process.send(SIGINT)
+    process.until_printed("Ctrl-C again leaves at once")
+    process.send(SIGINT)
+    assert process.wait() == 130
+    told = summary(tmp_path / "run")
+    assert (told["status"], told["exit_code"], told["error"], told["epochs"]) == ("finished", 0, None, 3)
 
 
 @pytest.mark.parametrize("number", [SIGTERM, SIGINT, SIGUSR1])

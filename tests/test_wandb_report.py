@@ -196,8 +196,10 @@ def test_a_whole_project_has_no_filter() -> None:
 
 
 def test_what_differs_are_keys_that_all_have_and_that_matter() -> None:
-    first = {**CONFIG, "seed": 1, "trainer": {"num_threads": 4}, "model": {"name": "mlp", "hidden": 3}}
-    assert differing([CONFIG, first]) == ("model.name",)
+    one = {**CONFIG, "plots": True, "trainer": {"num_threads": 1, "profile": False}}
+    other = {**CONFIG, "plots": False, "trainer": {"num_threads": 4, "profile": True}, "seed": 1}
+    other["model"] = {"name": "mlp", "hidden": 3}
+    assert differing([one, other]) == ("model.name",)
     assert differing([CONFIG, CONFIG]) == ()
 
 

@@ -9,17 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dlrun.differences import flat
 from dlrun.errors import UserError, shortened
 from dlrun.history import read
+from dlrun.identity import matters
 from dlrun.runfolder import RunFolder
 
 log = logging.getLogger("dlrun")
 
 # Of runs that nobody has looked at: what usually differs.
 USUAL_KEYS = ("model.name", "optimizer.name", "optimizer.lr", "data.batch_size", "scheduler.name", "trainer.max_epochs")
-# Keys that make no difference to a result, or only by chance.
-UNTOLD = ("tracking", "tags", "notes", "plugins", "device", "seed", "hydra")
-UNTOLD_KEYS = ("data.root", "data.num_workers", "data.cache", "trainer.num_threads", "trainer.enable_progress_bar")
+# Of the keys that make runs different ones, those that make no difference to a result, or only by chance.
+UNTOLD = ("plugins", "seed", "data.root")
 MOST_KEYS = 12  # axes of parallel coordinates that can be told apart
 LONGEST_NAME = 80  # characters
 MOST_RUNS = 1_000  # in a filter by their ids
@@ -113,16 +114,8 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """Keys that all of the configs have, in which they differ, of those that can make a difference."""
     rows = [flat(config) for config in configs]
     shared = [key for key in rows[0] if all(key in row for row in rows)]
-    told = [key for key in shared if key.partition(".")[0] not in UNTOLD and key not in UNTOLD_KEYS]
+    told = [key for key in shared if matters(key) and key not in UNTOLD]
     return tuple(key for key in told if len({json.dumps(row[key], default=str) for row in rows}) > 1)[:MOST_KEYS]
-
-
-def flat(config: Mapping[str, Any], start: str = "") -> dict[str, Any]:
-    """A config's values under their dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        found |= flat(value, f"{start}{key}.") if isinstance(value, Mapping) else {f"{start}{key}": value}
-    return found
 
 
 def _told(folders: Sequence[Path]) -> Iterator[tuple[str, dict[str, Any], Mapping[str, Any], list[str]]]:
