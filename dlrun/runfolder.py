@@ -18,9 +18,11 @@ from dlrun import __version__, slurm
 from dlrun.atomic import atomic_write, create, remove_partial
 from dlrun.errors import UserError
 from dlrun.locks import hold, release
+from dlrun.passwords import masked_in_added
 
 FORMAT = 1  # of summary.json
 LARGEST_DIFF = 1_000_000  # bytes of uncommitted.diff
+CUT_OFF = "# cut off here"  # begins its last line, if there is more
 
 
 class RunFolder:
@@ -180,11 +182,15 @@ def git_state() -> dict[str, Any] | None:
 
 
 def uncommitted_changes() -> bytes | None:
-    """`git diff HEAD` of the working directory's repository, its first megabyte; None if git can't say in 5 s."""
+    """`git diff HEAD` of the working directory's repository, its first megabyte; None if git can't say in 5 s.
+
+    Passwords of addresses that it adds are left out: a report of the run has it, too.
+    """
     import subprocess
     from threading import Timer
 
-    words = ["git", "diff", "HEAD", "--no-color", "--no-ext-diff", "--no-textconv"]  # nobody's program but git
+    words = ["git", "-c", "diff.noprefix=false", "-c", "diff.mnemonicPrefix=false"]  # as `git apply` takes it
+    words += ["diff", "HEAD", "--no-color", "--no-ext-diff", "--no-textconv"]  # nobody's program but git
     none, pipe, env = subprocess.DEVNULL, subprocess.PIPE, {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
     try:
         with subprocess.Popen(words, stdin=none, stdout=pipe, stderr=none, env=env) as process:
@@ -199,5 +205,5 @@ def uncommitted_changes() -> bytes | None:
         return None
     if len(found) > LARGEST_DIFF:
         whole_lines = found[: found.rfind(b"\n", 0, LARGEST_DIFF - 100) + 1]
-        return whole_lines + f"# cut off here: there are more than {LARGEST_DIFF:,} bytes\n".encode()
-    return found if process.returncode == 0 else None
+        return masked_in_added(whole_lines) + f"{CUT_OFF}: there are more than {LARGEST_DIFF:,} bytes\n".encode()
+    return masked_in_added(found) if process.returncode == 0 else None

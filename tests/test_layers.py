@@ -10,7 +10,7 @@ FLOORS = [
     set(names.split())
     for names in (
         "agent allocator atomic barriers conffolder cores distributed eager ending errors garbage identity locks"
-        " machine plugins registry signals slurm spec torchrun wording",
+        " machine passwords plugins registry signals slurm spec torchrun wording",
         "data differences ema faults freezing fused groups history layers models muon optim precision predictions"
         " progress rounding saliency schedules scoring tally tasks together tta",
         "benching checkpoint compiling compose compression dataparallel evaluator exporting gradients initialization"

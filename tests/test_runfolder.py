@@ -174,14 +174,15 @@ def test_what_is_not_committed_lies_beside_the_summary(repository, tmp_path):
     first = repository("rev-parse", "HEAD")
     assert folder.keep_git_state() == {"commit": first, "dirty": False}
     assert not folder.uncommitted.exists()
-    changed = "a = 'é'\n"
+    changed = "a = 'é'\nstorage = 'postgresql://me:secret@host/db'  # of me@example.org\n"
     (tmp_path / "model.py").write_text(changed, encoding="utf-8")
     (tmp_path / "unknown.py").write_text("not added to git")
+    repository("config", "diff.noprefix", "true")  # which git apply wouldn't take
     assert folder.keep_git_state() == {"commit": first, "dirty": True}
     assert b"unknown" not in folder.uncommitted.read_bytes()
     (tmp_path / "model.py").write_text("a = 1\n")
     repository("apply", str(folder.uncommitted))  # git's own judgement
-    assert (tmp_path / "model.py").read_text(encoding="utf-8") == changed
+    assert (tmp_path / "model.py").read_text(encoding="utf-8") == changed.replace("secret", "***")
     repository("commit", "--quiet", "-a", "-m", "second")
     folder.keep_git_state()
     assert not folder.uncommitted.exists()  # it would be of another commit

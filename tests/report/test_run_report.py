@@ -21,6 +21,7 @@ from dlrun.cli import main
 from dlrun.report.sections.mistakes import picture as checked_picture
 from dlrun.report.sections.mistakes import pieces
 from dlrun.report.sections.speed import parts_of
+from dlrun.runfolder import CUT_OFF
 
 HOLDING = """if True:
     import sys, time
@@ -138,6 +139,16 @@ def test_config_results_and_command(page: Page, digits: Path):
     assert "with uncommitted changes" in page.text("environment")
     assert "-<script>old</script>" in page.text("environment")
     assert "onnx onnx.onnx 679 kB equal 3.0e-07 100.00 % 98.06 %" in page.text("artifacts")
+
+
+def test_a_diff_that_was_cut_off_is_applied_by_nobody_and_no_password_is_shown(digits: Path, tmp_path: Path):
+    again = shutil.copytree(digits, tmp_path / "run")
+    lines = ["-where = 'https://me:secret@host/'", "+where = 1", f"{CUT_OFF}: there are more than 1,000,000 bytes"]
+    (again / "uncommitted.diff").write_text("\n".join(lines) + "\n")
+    made = report(again)
+    assert "git apply" not in made.text("again")
+    assert "of which the folder has a part only" in made.text("again")
+    assert "-where = 'https://me:***@host/'" in made.text("environment")
 
 
 def test_nothing_of_a_run_is_taken_for_html(page: Page):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from markupsafe import Markup
 
 from dlrun.errors import shortened
+from dlrun.passwords import masked_in
 from dlrun.report.page import fragment
 from dlrun.report.record import Record
 
@@ -39,12 +40,12 @@ def body(record: Record) -> Markup | None:
 def _diff(record: Record) -> tuple[list[tuple[str, str]], int]:
     """Its lines, each with its kind, and how many more there are."""
     try:
-        text = (record.folder.path / "uncommitted.diff").read_text(encoding="utf-8", errors="replace")
+        text = record.folder.uncommitted.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return [], 0
     lines = text.splitlines()
     shown = [
-        (next((kind for start, kind in KINDS if line.startswith(start)), ""), shortened(line, LONGEST))
+        (next((kind for start, kind in KINDS if line.startswith(start)), ""), shortened(masked_in(line), LONGEST))
         for line in lines[:LINES]
     ]
     return shown, max(0, len(lines) - LINES)

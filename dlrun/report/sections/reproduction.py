@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
 from markupsafe import Markup
 
 from dlrun.report.page import fragment
 from dlrun.report.record import Record
+from dlrun.runfolder import CUT_OFF
 
 FOLDER = "hydra.run.dir="  # of the run that there is: it would be refused
 
@@ -22,9 +24,9 @@ def body(record: Record) -> Markup | None:
     lines = []
     if git.get("commit"):
         lines.append(shlex.join(["git", "checkout", str(git["commit"])]))
-    diff = record.folder.path / "uncommitted.diff"
+    diff = record.folder.uncommitted
     if diff.exists():
-        lines.append(shlex.join(["git", "apply", str(diff)]))
+        lines.append(_cut_off(diff) or shlex.join(["git", "apply", str(diff)]))
     return fragment(
         "run/reproduction.html.j2",
         text="\n".join([*lines, shlex.join(kept)]),
@@ -32,3 +34,12 @@ def body(record: Record) -> Markup | None:
         resumed=bool(record.summary.get("resumed")),
         seed=record.config.get("seed"),
     )
+
+
+def _cut_off(diff: Path) -> str | None:
+    """What to say of changes that aren't all there: git applies none of them."""
+    try:
+        last = diff.read_text(encoding="utf-8", errors="replace").splitlines()[-1:]
+    except OSError:
+        return None
+    return "# and its changes, of which the folder has a part only" if last and last[0].startswith(CUT_OFF) else None

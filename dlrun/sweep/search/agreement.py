@@ -8,10 +8,11 @@ from typing import Any
 
 from dlrun.errors import UserError
 from dlrun.identity import key
+from dlrun.passwords import masked
 from dlrun.sweep.search.options import KEY
 from dlrun.sweep.search.reaching import import_optuna
 from dlrun.sweep.search.space import Space
-from dlrun.sweep.search.storage import masked, open_storage, told_as_one_line
+from dlrun.sweep.search.storage import open_storage, told_as_one_line
 
 SPACE = "dlrun:space"  # attribute of a study: what it is about
 

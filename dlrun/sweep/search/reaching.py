@@ -7,8 +7,9 @@ import warnings
 from typing import Any
 
 from dlrun.errors import UserError
+from dlrun.passwords import masked
 from dlrun.sweep.folder import SweepFolder
-from dlrun.sweep.search.storage import absolute, masked, open_storage, told_as_one_line
+from dlrun.sweep.search.storage import absolute, open_storage, told_as_one_line
 
 SECRET = "storage.url"  # in the sweep's folder, for the owner's eyes: an address with a password
 ABSENT = "hydra/sweeper=optuna needs optuna: pip install 'dlrun[optuna]'"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from dlrun.errors import UserError
+from dlrun.passwords import masked
 from dlrun.rehearsal import Rehearsal
 from dlrun.runfolder import new_run_id
 from dlrun.sweep.composition import Composer, job_words
@@ -23,7 +24,7 @@ from dlrun.sweep.search.objectives import OF_THE_RUN, read_objectives
 from dlrun.sweep.search.options import KEY, SearchOptions, read_options
 from dlrun.sweep.search.reaching import import_optuna, keep_storage, storage_of
 from dlrun.sweep.search.space import Space, read_space
-from dlrun.sweep.search.storage import absolute, asking, masked
+from dlrun.sweep.search.storage import absolute, asking
 from dlrun.sweep.search.trying import try_out
 from dlrun.sweep.starting import describe, make_folder, plain_node
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dlrun.errors import UserError
+from dlrun.passwords import masked
 
 KEY = "hydra.sweeper.storage"
 SERVERS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}
@@ -69,14 +70,6 @@ def absolute(given: str) -> str:
             raise UserError(f"{KEY}: expected sqlite:///FILE, got '{given}'; other processes have to find it")
         return f"{head}:///{os.path.abspath(path)}"
     return given
-
-
-def masked(text: str) -> str:
-    """Without the password of an address, before its host or among its options."""
-    import re
-
-    text = re.sub(r"(://[^/:@\s]*):.*@", r"\1:***@", text)
-    return re.sub(r"([?&](?:password|passwd|sslpassword)=)[^&#'\"\s]*", r"\1***", text)
 
 
 @contextmanager

@@ -12,13 +12,14 @@ from command_line import CommandLine
 from searches import begin
 
 from dlrun.errors import UserError
+from dlrun.passwords import masked
 from dlrun.sweep.folder import SweepFolder
 from dlrun.sweep.search.pruners import PRUNERS, build_pruner, check_pruner
 from dlrun.sweep.search.reaching import keep_storage, storage_of
 from dlrun.sweep.search.samplers import SAMPLERS, build_sampler, check_sampler
 from dlrun.sweep.search.space import read_space
 from dlrun.sweep.search.starting import _without_passwords
-from dlrun.sweep.search.storage import absolute, masked, open_storage
+from dlrun.sweep.search.storage import absolute, open_storage
 
 BASE = ("-m", "tracking=none", "model=mlp", "hydra/sweeper=optuna", "sweep.check=config")
 SPACE = "optimizer.lr=tag(log,interval(1e-4,1e-1))"
