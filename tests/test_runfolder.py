@@ -168,6 +168,13 @@ def test_no_git_state_without_a_commit_a_repository_or_git(repository, tmp_path,
     assert git_state() is None
 
 
+@pytest.mark.parametrize("text", ["[" * 50_000, "\n".join(" " * level + "a:" for level in range(2_000)), "- " * 20_000])
+def test_a_config_nested_deeper_than_any_reader_goes_is_one_line(tmp_path, text):
+    (tmp_path / "config.yaml").write_text(text)  # libyaml would end the process
+    with pytest.raises(UserError, match=r"config\.yaml can't be read"):
+        RunFolder(tmp_path).read_config()
+
+
 def test_what_is_not_committed_lies_beside_the_summary(repository, tmp_path):
     folder = RunFolder(tmp_path / "run")
     folder.path.mkdir()

@@ -16,7 +16,7 @@ import yaml
 
 from dlrun.history import History, read
 from dlrun.locks import look
-from dlrun.runfolder import RunFolder
+from dlrun.runfolder import RunFolder, read_yaml
 
 TAIL = 32_768  # bytes of the log
 
@@ -65,7 +65,7 @@ class Observer:
                 return self._content(path, read)
             except FileNotFoundError:
                 return nothing
-            except (OSError, ValueError, yaml.YAMLError) as error:
+            except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
                 unreadable.append(f"{path.name} can't be read: {' '.join(str(error).split())}")
                 return nothing
 
@@ -74,7 +74,7 @@ class Observer:
             path=folder.path,
             held=held,
             summary=content(folder.summary, _mapping_of(json.loads), {}),
-            config=content(folder.config, _mapping_of(yaml.safe_load), {}),
+            config=content(folder.config, _mapping_of(read_yaml), {}),
             history=self._history(),
             beat=content(folder.progress, _mapping_of(json.loads), {}),
             log=content(folder.log, _lines, []),
