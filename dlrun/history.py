@@ -7,7 +7,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+LOWER = ("loss", "error", "ece", "brier", "perplexity")  # in the name of a metric of which less is better
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,14 @@ class History:
         rows = [row for row, value in enumerate(values) if value is not None and math.isfinite(value)]
         sign = 1.0 if mode == "min" else -1.0
         return min(rows, key=lambda row: (sign * (values[row] or 0.0), -row), default=None)
+
+
+def better_end(metric: str, said: Any = None) -> Literal["min", "max"]:
+    """Which end of a metric is the better one: as `trainer.mode` says, if it does, or by the metric's name."""
+    if said in ("min", "max"):
+        return "min" if said == "min" else "max"
+    last = metric.rpartition("/")[2]
+    return "min" if any(word in last for word in LOWER) else "max"
 
 
 def read(path: Path) -> History:

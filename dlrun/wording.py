@@ -1,23 +1,56 @@
-"""How times and texts look on a terminal, and how wide that is."""
+"""How values, times and texts are written for people, and how wide that is on a terminal."""
 
 from __future__ import annotations
 
+import json
+import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 NOTHING = "–"  # no value
-FRACTIONS = ("acc", "top5")  # what the terminal shows in per cent
+FRACTIONS = ("acc", "top5", "precision", "recall", "f1", "ece", "accuracy", "accuracy_change")
+ENDS_OF_FRACTIONS = ("_acc", "_precision", "_recall", "_f1")
 
 
 def is_fraction(name: str) -> bool:
+    """Whether a metric, such as `val/acc`, is a fraction that people read in per cent."""
     last = name.rpartition("/")[2]
-    return last in FRACTIONS or last.endswith("_acc")
+    return last in FRACTIONS or last.endswith(ENDS_OF_FRACTIONS)
+
+
+def value_text(value: Any) -> str:
+    """A config's value as the command line has it, on one line."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, str):
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(value_text, value))}]"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{value_text(v)}" for key, v in value.items()) + "}"
+    return str(value)
+
+
+def number_text(value: float | None, places: int = 4) -> str:
+    """Four places, or four digits of what is smaller or larger than those can say."""
+    if value is None:
+        return NOTHING
+    if value == 0 or 0.01 <= abs(value) < 1e6:
+        return f"{value:.{places}f}"
+    return f"{value:.4g}"
 
 
 def duration(seconds: float | None) -> str:
-    """`2.2 s`, `3 min 20 s`, `5 h 10 min`, `2 d 3 h`."""
+    """`70 ms`, `2.2 s`, `3 min 20 s`, `5 h 10 min`, `2 d 3 h`."""
     if seconds is None:
         return NOTHING
+    if not math.isfinite(seconds):
+        return str(seconds)
+    if 0 < seconds < 0.095:
+        return f"{1000 * seconds:.0f} ms"
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)

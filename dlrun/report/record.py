@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from dlrun import history
 from dlrun.errors import UserError, printable
-from dlrun.history import History
+from dlrun.history import History, better_end
 from dlrun.locks import is_held
 from dlrun.runfolder import RunFolder
 
@@ -34,8 +34,7 @@ class Record:
     @property
     def status(self) -> str:
         """That of its summary; `interrupted` of one that says it runs while no process does."""
-        said = str(self.summary.get("status") or "unknown")
-        return "interrupted" if said == "running" and not is_held(self.folder.lock) else said
+        return status_of(self.summary, self.folder)
 
     @property
     def title(self) -> str:
@@ -49,11 +48,11 @@ class Record:
 
     def part(self, name: str) -> Mapping[str, Any]:
         """What the summary has under a name, if that is a mapping."""
-        return _mapping(self.summary.get(name))
+        return mapping(self.summary.get(name))
 
     def group(self, name: str) -> Mapping[str, Any]:
         """A group of the config."""
-        return _mapping(self.config.get(name))
+        return mapping(self.config.get(name))
 
     @property
     def monitor(self) -> str:
@@ -62,10 +61,7 @@ class Record:
     @property
     def mode(self) -> Literal["min", "max"]:
         """Which end of the monitored metric is the better, as the trainer takes it."""
-        said = self.group("trainer").get("mode")
-        if said in ("min", "max"):
-            return "min" if said == "min" else "max"
-        return "min" if self.monitor.rpartition("/")[2] == "loss" else "max"
+        return better_end(self.monitor, self.group("trainer").get("mode"))
 
     def best_row(self) -> int | None:
         """The row of the history with the epoch whose checkpoint is the best: the summary knows, once it is told."""
@@ -88,6 +84,14 @@ class Record:
     def evaluation(self) -> Mapping[str, Any]:
         """What `dlrun eval` left of the best checkpoint on the run's own data: of the test split, else of another."""
         return next((found for split in SPLITS if (found := self.json("eval", f"{split}-best.json"))), {})
+
+
+def status_of(summary: Mapping[str, Any], folder: RunFolder) -> str:
+    """That of a run's summary; `interrupted` of one that says it runs while no process does, `unknown` without one."""
+    found = summary.get("status")
+    if not isinstance(found, str) or not found:
+        return "unknown"
+    return "interrupted" if found == "running" and not is_held(folder.lock) else found
 
 
 def read(path: Path) -> Record:
@@ -136,5 +140,6 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
+def mapping(value: Any) -> Mapping[str, Any]:
+    """The value if it is one, else an empty one."""
     return value if isinstance(value, Mapping) else {}

@@ -6,13 +6,14 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-NONE = "–"
+from dlrun import wording
+from dlrun.wording import NOTHING, is_fraction
 
 
 def number(value: Any, digits: int = 4) -> str:
     """With so many significant digits; a count is whole, with separators. What is no number stays what it says."""
     if value is None:
-        return NONE
+        return NOTHING
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     if isinstance(value, float) and not math.isfinite(value):
@@ -30,30 +31,12 @@ def percent(value: Any, digits: int = 2) -> str:
 
 def metric(value: Any, name: str) -> str:
     """A metric's value: shares in per cent."""
-    return percent(value) if is_share(name) else number(value)
-
-
-def is_share(name: str) -> bool:
-    """Whether a metric, such as `val/acc`, is a fraction that people read in per cent."""
-    last = name.rpartition("/")[2]
-    return last in SHARES or last.endswith(("_precision", "_recall", "_f1", "_acc"))
-
-
-SHARES = ("acc", "top5", "precision", "recall", "f1", "ece", "balanced_acc", "accuracy", "accuracy_change")
+    return percent(value) if is_fraction(name) else number(value)
 
 
 def duration(seconds: Any) -> str:
-    """2.2 s, 3 min 5 s, 4 h 10 min, 2 d 3 h."""
-    if not _is_finite(seconds):
-        return number(seconds)
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds >= 0.95 else f"{1000 * seconds:.0f} ms"
-    total = round(seconds)
-    for large, small, name, below in ((86400, 3600, "d", "h"), (3600, 60, "h", "min"), (60, 1, "min", "s")):
-        if total >= large:
-            first, rest = divmod(total, large)
-            return f"{first} {name}" + (f" {rest // small} {below}" if rest // small else "")
-    return f"{total} s"
+    """`dlrun.wording.duration` of what may be no number."""
+    return wording.duration(seconds) if _is_finite(seconds) else number(seconds)
 
 
 def size(count: Any) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import select
 import signal
@@ -21,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlrun.history import History, read
+from dlrun.history import History, better_end, read
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -126,9 +125,8 @@ def _best(folder: Path, history: History, monitor: str, mode: str) -> int | None
         summary = json.loads((folder / "summary.json").read_text("utf-8"))
         if summary["status"] != "running":
             return int(summary["best"]["epoch"])
-    sign = 1.0 if mode == "max" else -1.0
-    there = zip(history.column(monitor), history.epochs, strict=True)
-    return max(((sign * v, e) for v, e in there if v is not None and math.isfinite(v)), default=(0.0, None))[1]
+    row = history.best(monitor, better_end(monitor, mode))
+    return None if row is None else history.epochs[row]
 
 
 def _put(folder: Path, name: str, figure: Callable[[], Figure]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from dlrun.differences import flat
 from dlrun.errors import UserError, shortened
-from dlrun.history import read
+from dlrun.history import better_end, read
 from dlrun.identity import matters
 from dlrun.runfolder import RunFolder
 
@@ -88,7 +88,7 @@ def of_runs(
         run_ids=() if group is not None else ids,
         group=group,
         monitor=monitor,
-        minimize=trainer.get("mode") == "min" or monitor.endswith("loss"),
+        minimize=better_end(monitor, trainer.get("mode")) == "min",
         metrics=tuple(dict.fromkeys(seen)) or Subject.metrics,
         keys=() if len(ids) == 1 else differing(configs),
     )

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from dlrun.history import better_end
 from dlrun.watch.curves import value_text
 from dlrun.watch.observation import Observation
 from dlrun.watch.pace import Pace
@@ -65,13 +66,10 @@ def best(seen: Observation) -> str:
         and isinstance(said.get(monitor), int | float)
     ):
         return f"{monitor} {value_text(name, said[monitor])} in epoch {said.get('epoch', 0):.0f}"
-    mode = seen.option("trainer.mode") or ("min" if name.endswith("loss") else "max")
-    row = seen.history.best(monitor, "min" if mode == "min" else "max")
+    row = seen.history.best(monitor, better_end(monitor, seen.option("trainer.mode")))
     if row is None:
         return ""
-    column = seen.history.column(monitor)
-    last = max(index for index, value in enumerate(column) if value == column[row])
-    return f"{monitor} {value_text(name, column[last])} in epoch {seen.history.epochs[last]}"
+    return f"{monitor} {value_text(name, seen.history.column(monitor)[row])} in epoch {seen.history.epochs[row]}"
 
 
 def _not_finite(seen: Observation) -> str:

@@ -13,13 +13,14 @@ import pytest
 from made_runs import config, curve, make
 from scipy.stats import f_oneway
 
+from dlrun.differences import flat
 from dlrun.errors import UserError
 from dlrun.report.comparison.curves import curves, kept
 from dlrun.report.comparison.differences import differences
 from dlrun.report.comparison.finding import folders
 from dlrun.report.comparison.front import front
 from dlrun.report.comparison.mattering import share
-from dlrun.report.comparison.reading import flat, read
+from dlrun.report.comparison.reading import read
 from dlrun.report.comparison.seeds import Sample, configurations, sample
 
 

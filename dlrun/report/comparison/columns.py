@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+from dlrun.history import better_end
 from dlrun.report import wording
 from dlrun.report.comparison.differences import differences
-from dlrun.report.comparison.reading import Run, is_number
+from dlrun.report.comparison.reading import Run
+from dlrun.report.record import is_number
+from dlrun.wording import NOTHING, number_text, value_text
 
-NOTHING = "–"  # the run has no such value; null is a value
 AT_FIRST = 9  # config columns that are shown; a menu has them all
 Mode = Literal["min", "max"]
 
@@ -44,12 +46,6 @@ class Column:
         return {i for i, value in found.items() if value == best}
 
 
-def better(metric: str) -> Mode:
-    """Which end of a metric is the better one, by its name."""
-    last = metric.rpartition("/")[2]
-    return "min" if any(word in last for word in ("loss", "error", "ece", "brier", "perplexity")) else "max"
-
-
 def metrics_of(runs: Sequence[Run]) -> list[str]:
     """All that the runs measured once per epoch, losses and accuracies, of the validation split first."""
     names = dict.fromkeys(name for run in runs for name in run.history.columns if "/" in name)
@@ -66,9 +62,9 @@ def columns(runs: Sequence[Run], metric: str, mode: Mode) -> list[Column]:
     others = [name for name in metrics_of(runs) if name != metric]
     tests = [name for name in dict.fromkeys(name for run in runs for name in run.test) if name != metric]
     found = [_metric(metric, own, mode), *_config(runs)]
-    found += [_metric(name, [run.test.get(name) for run in runs], better(name)) for name in sorted(tests)]
+    found += [_metric(name, [run.test.get(name) for run in runs], better_end(name)) for name in sorted(tests)]
     found += [
-        _metric(name, [row.get(name) for row in best], better(name), hidden=name.startswith("train/"))
+        _metric(name, [row.get(name) for row in best], better_end(name), hidden=name.startswith("train/"))
         for name in others
     ]
     found += _cost(runs, best)
@@ -89,7 +85,7 @@ def _config(runs: Sequence[Run]) -> list[Column]:
 
 
 def _metric(name: str, values: Sequence[float | None], mode: Mode, hidden: bool = False) -> Column:
-    texts = [figure(value) for value in values]
+    texts = [number_text(value) for value in values]
     return Column(key=name, title=name, group="metric", values=values, texts=texts, better=mode, hidden=hidden)
 
 
@@ -118,7 +114,7 @@ def _cost(runs: Sequence[Run], best: Sequence[dict[str, float | None]]) -> list[
         cost("seconds", "whole run", lambda run: run.number("seconds"), wording.duration, hidden=True),
         cost("parameters", "parameters", lambda run: run.number("parameters")),
         cost("samples_per_second", "samples/s", lambda run: run.number("samples_per_second"), lambda v: f"{v:,.0f}"),
-        cost("latency", "latency (ms)", lambda run: measured[id(run)].get("ms"), figure),
+        cost("latency", "latency (ms)", lambda run: measured[id(run)].get("ms"), number_text),
         cost("bytes", "size", lambda run: measured[id(run)].get("bytes"), wording.size),
         cost("flops", "FLOPs/sample", lambda run: measured[id(run)].get("flops"), wording.magnitude, hidden=True),
         cost("started", "started", _started, str, hidden=True),
@@ -167,23 +163,3 @@ def _plain(value: Any) -> float | str | bool | None:
     if is_number(value) or isinstance(value, bool):
         return value
     return value_text(value)
-
-
-def value_text(value: Any) -> str:
-    """A config's value as the command line has it, on one line."""
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "null"}[value]
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(value_text, value))}]"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {value_text(v)}" for key, v in value.items()) + "}"
-    return str(value)
-
-
-def figure(value: float | None) -> str:
-    """Four places, or four digits of what is smaller or larger than those can say."""
-    if value is None:
-        return NOTHING
-    return f"{value:.4f}" if value == 0 or 0.01 <= abs(value) < 1e6 else f"{value:.4g}"

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Literal
 
 from dlrun.errors import UserError, choices
+from dlrun.history import better_end
 from dlrun.options import read as read_options
 from dlrun.report import page
-from dlrun.report.comparison.columns import Mode, better, metrics_of
+from dlrun.report.comparison.columns import Mode, metrics_of
 from dlrun.report.comparison.content import Comparison, html
 from dlrun.report.comparison.finding import folders
 from dlrun.report.comparison.reading import Run, read
@@ -63,7 +64,8 @@ def compare(paths: Sequence[Path], metric: str | None = None, mode: Mode | None 
     chosen = metric or (monitors.most_common(1)[0][0] if monitors else USUAL)
     if metric is not None and metric not in known:
         raise UserError(f"metric: no run has '{metric}'{choices(metric, known)}")
-    end: Mode = mode or better(chosen)
+    modes = (one.config.get("trainer.mode") for one in runs if one.monitor == chosen)
+    end = better_end(chosen, mode or next((word for word in modes if word in ("min", "max")), None))
     return Comparison(
         runs=runs,
         left_out=left_out,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from dlrun.report.comparison.columns import Column
-from dlrun.report.comparison.reading import is_number
+from dlrun.report.record import is_number
 
 
 def mattering(columns: Sequence[Column], metric: Column) -> list[str]:

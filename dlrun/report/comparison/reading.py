@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from dlrun import history
+from dlrun.differences import flat
 from dlrun.errors import UserError, printable, shortened
 from dlrun.history import History
-from dlrun.locks import is_held
+from dlrun.report.record import is_number, read_json, status_of
 from dlrun.runfolder import RunFolder
 
 DONE = ("finished", "stopped_early")  # what came of such a run can be held against others
-UNKNOWN = "unknown"
 ERROR = 300  # characters
 
 
@@ -39,10 +38,7 @@ class Run:
     @property
     def status(self) -> str:
         """That of its summary; `interrupted` of one that says it runs while no process does."""
-        said = self.summary.get("status")
-        if not isinstance(said, str):
-            return UNKNOWN
-        return "interrupted" if said == "running" and not is_held(RunFolder(self.path).lock) else said
+        return status_of(self.summary, RunFolder(self.path))
 
     @property
     def done(self) -> bool:
@@ -100,11 +96,11 @@ def read(path: Path) -> Run:
     except UserError as error:
         problems.append(_said(error, path))
     try:
-        config = flat(_yaml(folder.config))
+        config = flat(folder.read_config())
     except UserError as error:
         problems.append(_said(error, path))
     rows = history.read(folder.metrics)
-    bench = _json(path / "bench" / "bench.json", problems)
+    bench = read_json(path / "bench" / "bench.json", problems, path)
     run = Run(path=path, summary=summary, config=config, history=rows, bench=bench, problems=tuple(problems))
     if not run.is_there and not config:
         return Run(path=path, problems=("there is nothing of a run in it",) if _is_empty(folder) else tuple(problems))
@@ -117,49 +113,8 @@ def _is_empty(folder: RunFolder) -> bool:
 
 def _said(error: UserError, path: Path) -> str:
     """Its folder is said beside it."""
-    return shortened(str(error).replace(f"{path}/", "").removeprefix(f"no run in {path}: "), ERROR)
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    """As `RunFolder.read_config`, by libyaml where there is one: for 1,000 runs, seconds against a minute."""
-    import yaml
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        config = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
-    except FileNotFoundError:
-        raise UserError("it has no config.yaml") from None
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"{path} can't be read: {' '.join(str(error).split())}") from None
-    if not isinstance(config, dict):
-        raise UserError(f"{path}: expected a mapping, got {type(config).__name__}")
-    return config
-
-
-def _json(path: Path, problems: list[str]) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        problems.append(f"{path.name} can't be read: {error}")
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def flat(config: Mapping[Any, Any], above: str = "") -> dict[str, Any]:
-    """Dotted key → value; an empty mapping is a value, too."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{above}{key}.")
-        else:
-            found[f"{above}{key}"] = value
-    return found
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    said = str(error).removesuffix(": nothing to go on with").replace(f"{path}/", "").replace(f"{path} has", "it has")
+    return shortened(said.removeprefix(f"no run in {path}: "), ERROR)
 
 
 def finite(value: float | None) -> float | None:

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dlrun.report import wording
-from dlrun.report.comparison.columns import NOTHING, Column, figure
-from dlrun.report.comparison.reading import Run, is_number
+from dlrun.report.comparison.columns import Column
+from dlrun.report.comparison.reading import Run
 from dlrun.report.comparison.seeds import Configuration, Sample, configurations, sample
+from dlrun.report.record import is_number
+from dlrun.wording import NOTHING, number_text
 
 WIDE = 200  # pixels of the strip with the seeds' values
 EDGE = 6
@@ -81,8 +83,8 @@ def summarised(runs: Sequence[Run], columns: Sequence[Column], metric: Column) -
         measured=[column.title for column in measured],
         rows=rows,
         metric=metric.title,
-        low=figure(low) if values else "",
-        high=figure(high) if values else "",
+        low=number_text(low) if values else "",
+        high=number_text(high) if values else "",
         several=any(len(one.runs) > 1 for one in found),
         repeats=sum(len(one.repeats) for one in found),
     )
@@ -113,10 +115,10 @@ WRITTEN: dict[str, Callable[[Any], str]] = {"training": wording.duration, "param
 def _cell(column: Column, found: Sample | None) -> dict[str, Any]:
     if found is None:
         return {"text": NOTHING, "sort": None}
-    written = WRITTEN.get(column.key, figure)
+    written = WRITTEN.get(column.key, number_text)
     text = written(found.mean)
     if found.sd is not None and column.key != "parameters":
-        small = written is figure and 0.01 <= abs(found.mean) < 1e6
+        small = written is number_text and 0.01 <= abs(found.mean) < 1e6
         text += f" ± {found.sd:.4f}" if small else f" ± {written(found.sd)}"  # as many places as the mean
     return {"text": text, "sort": found.mean}
 

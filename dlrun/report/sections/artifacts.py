@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from dlrun.report import wording
 from dlrun.report.page import fragment
-from dlrun.report.record import Record, is_number, read_json
+from dlrun.report.record import Record, is_number, mapping, read_json
 
 Row = list[Any]
 
@@ -31,7 +31,7 @@ def body(record: Record) -> Markup | None:
         sizes=sizes,
         left_out=left_out,
         threads=bench.get("threads"),
-        machine=_mapping(bench.get("machine")).get("cpu"),
+        machine=mapping(bench.get("machine")).get("cpu"),
     )
 
 
@@ -40,9 +40,9 @@ def _bench(bench: Mapping[str, Any], sizes: list[str]) -> list[Row]:
     for row in bench.get("rows") or []:
         if row.get("status") == "left out":
             continue
-        latency = _mapping(row.get("latency"))
-        times = [_mapping(latency.get(size)).get("p50_ms") for size in sizes]
-        speedup = _mapping(latency.get(sizes[0])).get("speedup") if sizes else None
+        latency = mapping(row.get("latency"))
+        times = [mapping(latency.get(size)).get("p50_ms") for size in sizes]
+        speedup = mapping(latency.get(sizes[0])).get("speedup") if sizes else None
         rows.append(
             [
                 str(row.get("name")),
@@ -63,10 +63,10 @@ def _compressed(record: Record) -> list[Row]:
     rows = []
     for path in sorted(record.folder.path.glob("compress/*/summary.json")):
         summary = read_json(path, record.damaged, record.folder.path)
-        facts, test = _mapping(summary.get("compression")), _mapping(summary.get("test"))
+        facts, test = mapping(summary.get("compression")), mapping(summary.get("test"))
         if not summary:
             continue
-        before = _mapping(facts.get("test_before")).get("test/acc")
+        before = mapping(facts.get("test_before")).get("test/acc")
         amount = facts.get("amount")
         rows.append(
             [
@@ -84,14 +84,14 @@ def _compressed(record: Record) -> list[Row]:
 
 
 def _export(name: str, found: Mapping[str, Any]) -> Row:
-    parity, test = _mapping(found.get("parity")), _mapping(found.get("test"))
+    parity, test = mapping(found.get("parity")), mapping(found.get("test"))
     passed = parity.get("passed")
     return [
         name,
-        str(found.get("file", wording.NONE)),
+        str(found.get("file", wording.NOTHING)),
         _cell(found.get("bytes"), wording.size),
         {
-            "text": "equal" if passed else "failed" if passed is False else wording.NONE,
+            "text": "equal" if passed else "failed" if passed is False else wording.NOTHING,
             "class": "" if passed else "bad",
         },
         _cell(parity.get("max_error"), lambda v: f"{v:.1e}"),
@@ -101,14 +101,10 @@ def _export(name: str, found: Mapping[str, Any]) -> Row:
 
 
 def _cell(value: Any, write: Any) -> dict[str, Any]:
-    return {"text": write(value), "sort": value} if is_number(value) else {"text": wording.NONE}
+    return {"text": write(value), "sort": value} if is_number(value) else {"text": wording.NOTHING}
 
 
 def _ratio(after: Any, before: Any) -> dict[str, Any]:
     if not is_number(after) or not is_number(before) or not before:
-        return {"text": wording.NONE}
+        return {"text": wording.NOTHING}
     return {"text": f"× {after / before:.3g}", "sort": after / before}
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

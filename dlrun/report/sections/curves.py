@@ -65,7 +65,7 @@ def drawn_of(record: Record) -> list[Drawn]:
 
 
 def _chart(record: Record, drawn: Drawn) -> Chart:
-    history, share = record.history, wording.is_share(drawn.name)
+    history, share = record.history, wording.is_fraction(drawn.name)
     columns = [history.column(column) for _, column, _ in drawn.lines]
     template = "%{y:.2f} %" if share else "%{y:.5~g}"
     data = [

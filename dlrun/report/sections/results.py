@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from dlrun.report import wording
 from dlrun.report.page import fragment
-from dlrun.report.record import Record, is_number
+from dlrun.report.record import Record, is_number, mapping
 
 SCORES = ("precision", "recall", "f1")
 
@@ -26,7 +26,7 @@ def body(record: Record) -> Markup | None:
         split=evaluated.get("split"),
         figures=[
             {"name": str(name).rpartition("/")[2].replace("_", " "), "value": wording.metric(value, str(name))}
-            for name, value in _mapping(evaluated.get("metrics")).items()
+            for name, value in mapping(evaluated.get("metrics")).items()
         ],
         classes=_classes(evaluated),
     )
@@ -55,10 +55,10 @@ def _epochs(record: Record) -> tuple[list[dict[str, str]], list[list[Any]]]:
             continue
         label = "best and last" if what == "best" and row == len(history) - 1 else what
         values = [wording.metric(history.column(name)[row], name) for name in names]
-        tests_of = [_tested(tested, name) if what == "best" else wording.NONE for name in tests]
+        tests_of = [_tested(tested, name) if what == "best" else wording.NOTHING for name in tests]
         rows.append([label, history.epochs[row], *values, *tests_of])
     if not rows and tests:
-        rows.append(["tested", wording.NONE, *(_tested(tested, name) for name in tests)])
+        rows.append(["tested", wording.NOTHING, *(_tested(tested, name) for name in tests)])
     return columns, rows
 
 
@@ -81,7 +81,3 @@ def _count(value: Any) -> dict[str, Any]:
 
 def _sort(value: Any) -> float | None:
     return value if is_number(value) else None
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

@@ -14,10 +14,11 @@ from dlrun.conffolder import conf_folder
 from dlrun.errors import UserError
 from dlrun.options import read
 from dlrun.registry import Index
-from dlrun.sweep.answers.cells import mean_sd, number, values_text
+from dlrun.sweep.answers.cells import mean_sd, values_text
 from dlrun.sweep.answers.configurations import Configuration, Ranking, configurations, rank
 from dlrun.sweep.answers.results import Outcome, Results, gather
 from dlrun.sweep.folder import SweepFolder
+from dlrun.wording import number_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,14 +94,14 @@ def _said(results: Results, configuration: Configuration) -> Iterator[str]:
         interval = (
             ""
             if found is None or found.interval is None
-            else " (95 % of the mean: {} to {})".format(*map(number, found.interval))
+            else " (95 % of the mean: {} to {})".format(*map(number_text, found.interval))
         )
         yield f"  {objective.name} {mean_sd(found)}{seeds}{interval}"
     test = configuration.figures(objectives[0].test)
     if test is not None:
         yield f"  {objectives[0].test} {mean_sd(test)}"
     outcome = _best_seed(results, configuration)
-    value = number(outcome.objectives.get(objectives[0].name))
+    value = number_text(outcome.objectives.get(objectives[0].name))
     label = f"best seed {outcome.job.config.get('seed')}, {value}: " if len(configuration.outcomes) > 1 else ""
     yield f"  {label}run={os.path.relpath(results.folder.run(outcome.job).path)}"
 

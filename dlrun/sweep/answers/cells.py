@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dlrun.sweep.answers.configurations import Sample
-from dlrun.wording import NOTHING
-
-
-def value_text(value: Any) -> str:
-    """A config's value as the command line has it, on one line."""
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if value is None or isinstance(value, bool):
-        return json.dumps(value)
-    if isinstance(value, str):
-        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
-    if isinstance(value, list | tuple):
-        return f"[{','.join(map(value_text, value))}]"
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{value_text(v)}" for key, v in value.items()) + "}"
-    return str(value)
+from dlrun.wording import NOTHING, number_text, value_text
 
 
 def value_at(values: Mapping[str, Any], key: str) -> str:
@@ -49,15 +33,6 @@ def short_text(values: Mapping[str, Any]) -> str:
     return " ".join(said) or "the only configuration"
 
 
-def number(value: float | None, places: int = 4) -> str:
-    """Four places, or four digits of what is smaller or larger than those can say."""
-    if value is None:
-        return NOTHING
-    if value == 0 or 0.01 <= abs(value) < 1e6:
-        return f"{value:.{places}f}"
-    return f"{value:.4g}"
-
-
 def mean_sd(found: Sample | None, per_cent: bool = False) -> str:
     """`0.9931 ± 0.0023`; whole numbers, such as of parameters, from one seed stay whole."""
     if found is None:
@@ -65,8 +40,8 @@ def mean_sd(found: Sample | None, per_cent: bool = False) -> str:
     scale, places, unit = (100, 2, " %") if per_cent else (1, 4, "")
     if found.sd is None:
         whole = abs(found.mean) >= 1000 and found.mean.is_integer()
-        return f"{found.mean:.0f}" if whole else f"{number(scale * found.mean, places)}{unit}"
-    return f"{number(scale * found.mean, places)} ± {number(scale * found.sd, places)}{unit}"
+        return f"{found.mean:.0f}" if whole else f"{number_text(scale * found.mean, places)}{unit}"
+    return f"{number_text(scale * found.mean, places)} ± {number_text(scale * found.sd, places)}{unit}"
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers_from: int) -> list[str]:

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from dlrun.sweep.answers.cells import escaped, markdown_table, mean_sd, number, value_at, value_text
+from dlrun.sweep.answers.cells import escaped, markdown_table, mean_sd, value_at
 from dlrun.sweep.answers.configurations import Configuration, Ranking
 from dlrun.sweep.answers.results import Outcome, Results
-from dlrun.wording import duration
+from dlrun.wording import NOTHING, duration, number_text, value_text
 
 if TYPE_CHECKING:
     from dlrun.sweep.answers.pictures import Picture
@@ -112,7 +112,10 @@ def _row(results: Results, configuration: Configuration) -> list[str]:
     for objective in results.objectives:
         found = configuration.sample(objective.name)
         interval = None if found is None else found.interval
-        row += [mean_sd(found), "–" if interval is None else f"{number(interval[0])} to {number(interval[1])}"]
+        row += [
+            mean_sd(found),
+            NOTHING if interval is None else f"{number_text(interval[0])} to {number_text(interval[1])}",
+        ]
     epoch, seconds = configuration.figures("best_epoch"), configuration.figures("seconds")
     row += [str(len(configuration.done(results.objectives[0].name))), mean_sd(configuration.figures(_test(results)))]
     row += ["–" if epoch is None else f"{epoch.mean:.4g}", "–" if seconds is None else f"{seconds.mean:.1f}"]
@@ -155,7 +158,7 @@ def _listed(results: Results, state: str, title: str) -> Iterator[str]:
             str(o.job.number),
             o.job.folder,
             *_values(results, o),
-            *(number(o.objectives.get(n)) for n in names),
+            *(number_text(o.objectives.get(n)) for n in names),
             str(o.epochs),
         ]
         for o in chosen

@@ -11,13 +11,13 @@ from typing import Any
 from dlrun.atomic import atomic_write
 from dlrun.errors import UserError
 from dlrun.options import read
-from dlrun.sweep.answers.cells import value_text
 from dlrun.sweep.answers.configurations import Ranking, configurations, rank
 from dlrun.sweep.answers.files import csv_text, markdown
 from dlrun.sweep.answers.pictures import draw_all
 from dlrun.sweep.answers.results import Results, gather
 from dlrun.sweep.answers.terminal import table
 from dlrun.sweep.folder import SweepFolder
+from dlrun.wording import value_text
 
 log = logging.getLogger("dlrun")
 

@@ -11,13 +11,13 @@ import pytest
 from made_sweeps import grid, make, scored
 
 from dlrun.errors import UserError
-from dlrun.sweep.answers.cells import escaped, value_text
+from dlrun.sweep.answers.cells import escaped
 from dlrun.sweep.answers.configurations import configurations, rank
 from dlrun.sweep.answers.report import report
 from dlrun.sweep.answers.results import gather
 from dlrun.sweep.answers.terminal import table
 from dlrun.sweep.verbs import run as sweep_command
-from dlrun.wording import duration, fitted, width
+from dlrun.wording import duration, fitted, value_text, width
 
 
 @pytest.fixture(autouse=True)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dlrun.sweep.answers.cells import value_text
 from dlrun.sweep.answers.configurations import Configuration
 from dlrun.sweep.answers.pictures import Subject
 from dlrun.sweep.answers.pictures.importance import importances
 from dlrun.sweep.answers.pictures.scale import DISTINCT, Scale, scale, spaces
 from dlrun.viz.pictures import LeftOut
 from dlrun.viz.style import COLOUR_MAP, label, metric, new, plain, size, told_apart
+from dlrun.wording import value_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

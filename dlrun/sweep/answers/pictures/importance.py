@@ -7,12 +7,12 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from dlrun.sweep.answers.cells import value_text
 from dlrun.sweep.answers.pictures import Subject
 from dlrun.sweep.answers.pictures.scale import scale, spaces
 from dlrun.sweep.answers.results import Outcome, Results
 from dlrun.viz.pictures import LeftOut
 from dlrun.viz.style import COLOURS, label, new, plain
+from dlrun.wording import value_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

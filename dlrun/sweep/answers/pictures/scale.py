@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dlrun.sweep.answers.cells import value_text
+from dlrun.wording import value_text
 
 DISTINCT = 40  # values that still have a place of their own
 
