@@ -19,18 +19,15 @@ from dlrun.tracking import Predictions
 LONGEST = 160  # characters of a line of JSON, but for rows of numbers
 
 
-def write(path: Path, run: LoadedRun, content: Mapping[str, Any]) -> None:
+def write(path: Path, run: LoadedRun | None, content: Mapping[str, Any]) -> None:
     """`content` as JSON, with what it is of: the file is whole or it isn't there. Raises UserError if it can't be."""
-    origin = {
-        "format": 1,
-        "run_id": run.run_id,
-        "checkpoint": run.checkpoint.stem,
-        "epoch": run.progress.get("epoch"),
-        "command": ["dlrun", *sys.argv[1:]],
-        "time": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "device": run.device.type,
-        "versions": versions(),
-    }
+    origin: dict[str, Any] = {"format": 1}
+    if run is not None:
+        origin |= {"run_id": run.run_id, "checkpoint": run.checkpoint.stem, "epoch": run.progress.get("epoch")}
+    origin["command"] = ["dlrun", *sys.argv[1:]]
+    origin["time"] = datetime.now().astimezone().isoformat(timespec="seconds")
+    if run is not None:
+        origin |= {"device": run.device.type, "versions": versions()}
     text = readable(finite({**origin, **content}))
     put(path, text.encode(errors="backslashreplace") + b"\n")  # names of files may have bytes that aren't UTF-8
 

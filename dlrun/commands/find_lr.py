@@ -28,7 +28,7 @@ from typing import Annotated, Any
 from annotated_types import Ge, Le, Lt
 
 from dlrun.build import Run, build
-from dlrun.commands.pictured import leave, place
+from dlrun.commands.picture import HERE, leave, place
 from dlrun.commands.words import divided
 from dlrun.compose import compose, plain
 from dlrun.config import Config, parse
@@ -66,7 +66,7 @@ def run(words: Sequence[str]) -> int:
     """Test, draw, and print what to train with."""
     configure_terminal()
     options, args = divided(words, Options, "find-lr")
-    path = place(options.out, "lr_range")
+    path = place(options.out, HERE / "lr_range.png")
     config = parse(plain(compose(args)))
     load_plugins(config.plugins)
     built = build(config)

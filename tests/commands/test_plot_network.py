@@ -17,8 +17,10 @@ from trained import QUICK
 
 from dlrun import load_run
 from dlrun.cli import main
+from dlrun.commands.picture import leave
 from dlrun.data.source import ArraySplit
 from dlrun.loading import LoadedRun
+from dlrun.viz.pictures import LeftOut
 
 MORE = {
     "words_cnn": ["model=cnn", "model.channels=[8,8]", "model.hidden_size=8"],
@@ -199,6 +201,16 @@ def test_weights_that_aren_t_finite_are_said(dlrun: CommandLine, small_runs: Pat
     assert (result.code, result.err) == (2, "dlrun: test sample 0: the network's answer isn't finite\n")
     result = dlrun("plot", "landscape", f"run={run}", "steps=3")
     assert (result.code, result.err) == (2, "dlrun: plot landscape: the loss of the trained weights isn't finite\n")
+
+
+def test_a_picture_that_cannot_be_drawn_leaves_its_numbers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def draw() -> Any:
+        raise LeftOut("it would say nothing")
+
+    assert leave(tmp_path / "new/a.png", draw, {"number": 1.5}) == 1
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.json"]
+    assert json.loads((tmp_path / "new/a.json").read_text())["number"] == 1.5
+    assert caplog.messages == ["no picture: it would say nothing"]
 
 
 @pytest.mark.slow

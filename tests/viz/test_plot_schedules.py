@@ -186,7 +186,7 @@ def test_what_is_said_of_mistakes(dlrun: CommandLine) -> None:
         (["layout=round"], "layout: expected one of 'panels', 'overlaid', got 'round'"),
         (["data=cifar10"], "say steps_per_epoch=N (training samples / 128)"),
         (["loss=nowhere", "steps_per_epoch=2"], "run: no folder 'nowhere'"),
-        (["out=a.jpg"], "out: expected the name of a .png file"),
+        (["out=a.jpg"], "out: expected a file that ends in .png"),
         (["steps_per_epoch=1000000"], "steps are too many to draw"),
         (["~scheduler.patience"], "scheduler.patience: expected a value or several"),
         (["scheduler.factor=interval(0,1)"], "scheduler.factor: expected a value or several"),

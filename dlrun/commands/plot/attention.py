@@ -26,8 +26,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlrun.commands.drawing import leave, model_name, plain, target
 from dlrun.commands.opening import opened
+from dlrun.commands.picture import leave, model_name, place, plain
 from dlrun.commands.sample import SampleOptions, sample
 from dlrun.errors import UserError
 from dlrun.loading import LoadedRun
@@ -51,7 +51,7 @@ class Options(SampleOptions):
 def run(words: Sequence[str]) -> int:
     """Draw and write; returns the exit code. Raises UserError."""
     loaded, options, _ = opened(words, Options, "plot attention")
-    path, model = target(options.out, loaded.folder.path / "plots" / "attention.png"), model_name(loaded)
+    path, model = place(options.out, loaded.folder.path / "plots" / "attention.png"), model_name(loaded)
     if loaded.spec.modality == "tabular":
         raise UserError("plot attention: the columns of a table aren't looked at one by one by any model here")
     inputs, subject = sample(loaded, options)
@@ -59,13 +59,11 @@ def run(words: Sequence[str]) -> int:
         for key, given in (("layer", options.layer), ("head", options.head)):
             if given is not None:
                 raise UserError(f"{key}: '{model}' has one attention, which pools its steps; leave {key} out")
-        _pooled(loaded, subject, pooling(loaded.network, inputs).numpy(), path)
-    else:
-        _looked(loaded, subject, attention(loaded.network, inputs, model), options, path)
-    return 0
+        return _pooled(loaded, subject, pooling(loaded.network, inputs).numpy(), path)
+    return _looked(loaded, subject, attention(loaded.network, inputs, model), options, path)
 
 
-def _pooled(loaded: LoadedRun, subject: Subject, weights: np.ndarray, path: Path) -> None:
+def _pooled(loaded: LoadedRun, subject: Subject, weights: np.ndarray, path: Path) -> int:
     model = model_name(loaded)
     text = loaded.spec.modality == "text"
     heading = title(subject, f"{model}: how much each {'word' if text else 'row'} counts", *subject.notes)
@@ -76,10 +74,10 @@ def _pooled(loaded: LoadedRun, subject: Subject, weights: np.ndarray, path: Path
             return marked.figure(heading, subject.words, weights.tolist(), "share of attention")
         return on_rows(heading, subject, weights)
 
-    leave(path, draw, content, loaded)
+    return leave(path, draw, content, loaded)
 
 
-def _looked(loaded: LoadedRun, subject: Subject, found: Attention, options: Options, path: Path) -> None:
+def _looked(loaded: LoadedRun, subject: Subject, found: Attention, options: Options, path: Path) -> int:
     layers = _chosen(options.layer, len(found.layers), "layer", LAYERS)
     fewest = min(len(found.layers[layer - 1]) for layer in layers)  # pruning leaves layers with different numbers
     heads = _chosen(options.head, fewest, "head", HEADS)
@@ -101,13 +99,12 @@ def _looked(loaded: LoadedRun, subject: Subject, found: Attention, options: Opti
         names = ["[class]"] * found.prefix + list(subject.words)
         heading = title(subject, f"{model}: which word looks at which; {counted}", *subject.notes)
         content |= {"tokens": names, "attention": plain(shown.numpy())}
-        leave(path, lambda: between_words(heading, names, shown.numpy(), layers, heads), content, loaded)
-        return
+        return leave(path, lambda: between_words(heading, names, shown.numpy(), layers, heads), content, loaded)
     maps = _on_grid(found.read(shown), found.grid)
     heading = title(subject, f"{model}: {counted}; of each head {found.reader}", *subject.notes)
     content |= {"grid": list(found.grid), "maps": plain(maps)}
     over = _on_grid(total, found.grid)
-    leave(path, lambda: on_patches(heading, subject, over, maps, layers, heads), content, loaded)
+    return leave(path, lambda: on_patches(heading, subject, over, maps, layers, heads), content, loaded)
 
 
 def _on_grid(values: Tensor, grid: tuple[int, int]) -> np.ndarray:

@@ -29,7 +29,7 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
-from dlrun.commands.pictured import leave, place
+from dlrun.commands.picture import HERE, leave, place
 from dlrun.commands.words import divided
 from dlrun.compose import compose, plain
 from dlrun.config import Config, parse
@@ -63,7 +63,7 @@ def run(words: Sequence[str]) -> int:
     """Draw originals and what training sees of them, and write down what is in the picture."""
     configure_terminal()
     options, args = divided(words, Options, "plot augment")
-    path = place(options.out, "augment")
+    path = place(options.out, HERE / "augment.png")
     composed = plain(compose(args))
     config = parse(composed)
     load_plugins(config.plugins)

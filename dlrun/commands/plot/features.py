@@ -20,8 +20,8 @@ from typing import Annotated
 
 from annotated_types import Ge, Le
 
-from dlrun.commands.drawing import leave, model_name, plain, target
 from dlrun.commands.opening import opened
+from dlrun.commands.picture import leave, model_name, place, plain
 from dlrun.commands.sample import SampleOptions, sample
 from dlrun.viz.network.convolutions import require
 from dlrun.viz.network.features import features
@@ -38,7 +38,7 @@ class Options(SampleOptions):
 def run(words: Sequence[str]) -> int:
     """Draw and write; returns the exit code. Raises UserError."""
     loaded, options, _ = opened(words, Options, "plot features")
-    path, model = target(options.out, loaded.folder.path / "plots" / "features.png"), model_name(loaded)
+    path, model = place(options.out, loaded.folder.path / "plots" / "features.png"), model_name(loaded)
     require(loaded.network, model, "features")
     inputs, subject = sample(loaded, options)
     text = loaded.spec.modality == "text"
@@ -63,5 +63,4 @@ def run(words: Sequence[str]) -> int:
         ],
     }
     draw = on_words if text else on_picture
-    leave(path, lambda: draw(words_of, subject, found), content, loaded)
-    return 0
+    return leave(path, lambda: draw(words_of, subject, found), content, loaded)

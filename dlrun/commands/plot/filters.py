@@ -24,8 +24,8 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
-from dlrun.commands.drawing import leave, model_name, plain, target
 from dlrun.commands.opening import opened
+from dlrun.commands.picture import leave, model_name, place, plain
 from dlrun.data.tokens import Decoder
 from dlrun.errors import UserError
 from dlrun.loading import Checkpoint, LoadedRun, SplitName
@@ -48,11 +48,10 @@ class Options:
 def run(words: Sequence[str]) -> int:
     """Draw and write; returns the exit code. Raises UserError."""
     loaded, options, _ = opened(words, Options, "plot filters")
-    path = target(options.out, loaded.folder.path / "plots" / "filters.png")
+    path = place(options.out, loaded.folder.path / "plots" / "filters.png")
     model = model_name(loaded)
     if loaded.spec.modality == "text":
-        _of_texts(loaded, options, model, path)
-        return 0
+        return _of_texts(loaded, options, model, path)
     for key, given in (("split", options.split), ("samples", options.samples)):
         if given is not None:
             raise UserError(f"{key}: is for texts, and the run was trained on {loaded.spec.modality} data")
@@ -73,11 +72,10 @@ def run(words: Sequence[str]) -> int:
         "shape": list(found.weights.shape[1:]),
         "weights": plain(found.weights),
     }
-    leave(path, lambda: pictures.filters(title, found.weights, found.shown), content, loaded)
-    return 0
+    return leave(path, lambda: pictures.filters(title, found.weights, found.shown), content, loaded)
 
 
-def _of_texts(loaded: LoadedRun, options: Options, model: str, path: Path) -> None:
+def _of_texts(loaded: LoadedRun, options: Options, model: str, path: Path) -> int:
     network = filters.text_convolution(loaded.network, model)
     if loaded.spec.tokenizer is None:
         words = [str(number) for number in range(loaded.spec.vocab_size)]
@@ -107,7 +105,7 @@ def _of_texts(loaded: LoadedRun, options: Options, model: str, path: Path) -> No
             for number, grams in zip(found.shown, found.found, strict=True)
         ],
     }
-    leave(path, lambda: pictures.ngrams(title, found.found, found.shown), content, loaded)
+    return leave(path, lambda: pictures.ngrams(title, found.found, found.shown), content, loaded)
 
 
 def _tokens(loaded: LoadedRun, options: Options, name: SplitName) -> Iterator[Tensor]:

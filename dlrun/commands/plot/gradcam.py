@@ -19,9 +19,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from dlrun.commands.drawing import leave, model_name, plain, target
 from dlrun.commands.opening import opened
+from dlrun.commands.picture import leave, model_name, place, plain
 from dlrun.commands.sample import SampleOptions, sample
 from dlrun.errors import UserError, choices
 from dlrun.loading import LoadedRun
@@ -30,6 +31,9 @@ from dlrun.viz.network.gradcam import GradCam, gradcam
 from dlrun.viz.network.pictures import words as marked
 from dlrun.viz.network.pictures.gradcam import QUANTITY, UNIT, on_picture
 from dlrun.viz.network.pictures.parts import named, title
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +45,7 @@ class Options(SampleOptions):
 def run(words: Sequence[str]) -> int:
     """Draw and write; returns the exit code. Raises UserError."""
     loaded, options, _ = opened(words, Options, "plot gradcam")
-    path, model = target(options.out, loaded.folder.path / "plots" / "gradcam.png"), model_name(loaded)
+    path, model = place(options.out, loaded.folder.path / "plots" / "gradcam.png"), model_name(loaded)
     require(loaded.network, model, "gradcam")
     goal = _class(options.target, loaded)
     inputs, subject = sample(loaded, options)
@@ -58,13 +62,15 @@ def run(words: Sequence[str]) -> int:
         "over_the_input": plain(found.laid),
         "layers": {layer: list(shape) for layer, shape in found.layers},
     }
-    if loaded.spec.modality == "text":
-        leave(path, lambda: marked.figure(heading, subject.words, found.laid.tolist(), QUANTITY, UNIT), content, loaded)
-    else:
-        small = found.signed.clip(min=0)
-        leave(path, lambda: on_picture(heading, subject, found.laid, small, found.layer), content, loaded)
+
+    def draw() -> Figure:
+        if loaded.spec.modality == "text":
+            return marked.figure(heading, subject.words, found.laid.tolist(), QUANTITY, UNIT)
+        return on_picture(heading, subject, found.laid, found.signed.clip(min=0), found.layer)
+
+    code = leave(path, draw, content, loaded)
     _hint(found)
-    return 0
+    return code
 
 
 def _class(name: str | None, loaded: LoadedRun) -> int | None:

@@ -27,7 +27,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from dlrun.commands.drawing import leave, plain, target
+from dlrun.commands.picture import HERE, leave, place, plain
 from dlrun.data.decode import DAMAGED, grey, read_picture
 from dlrun.errors import UserError, choices
 from dlrun.options import read
@@ -51,7 +51,7 @@ class Options:
 def run(words: Sequence[str]) -> int:
     """Draw and write; returns the exit code. Raises UserError."""
     options, _ = read(words, Options, "plot kernel")
-    path = target(options.out, Path("plots") / "kernel.png")
+    path = place(options.out, HERE / "kernel.png")
     if options.input is not None and options.matrix is not None:
         raise UserError("matrix: is one input, and input= names another; say one of them")
     kernel = _kernel(options.kernel)
@@ -75,8 +75,7 @@ def run(words: Sequence[str]) -> int:
         "convolution": plain(done.convolved),
         "turning_the_kernel_changes_it": done.turns,
     }
-    leave(path, lambda: draws(title, done), content)
-    return 0
+    return leave(path, lambda: draws(title, done), content)
 
 
 def _heading(options: Options, name: str, done: Applied) -> str:

@@ -28,8 +28,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from dlrun.commands.drawing import leave, model_name, target
 from dlrun.commands.opening import opened
+from dlrun.commands.picture import leave, model_name, place
 from dlrun.data.source import ArraySplit
 from dlrun.errors import UserError
 from dlrun.loading import Checkpoint, LoadedRun, SplitName, is_int8
@@ -55,7 +55,7 @@ class Options:
 def run(words: Sequence[str]) -> int:
     """Compute, draw and write; returns the exit code. Raises UserError, also if it would take too long."""
     loaded, options, _ = opened(words, Options, "plot landscape")
-    path = target(options.out, loaded.folder.path / "plots" / "landscape.png")
+    path = place(options.out, loaded.folder.path / "plots" / "landscape.png")
     if options.steps % 2 == 0 or options.steps < 3:
         raise UserError(f"steps: expected an odd number from 3 on, so that one is in the middle, got {options.steps}")
     if not math.isfinite(options.span):
@@ -91,9 +91,9 @@ def run(words: Sequence[str]) -> int:
         "notes": notes,
         "seconds": found.seconds,
     }
-    leave(path, lambda: contours(title, found.places, found.loss), content, loaded)
+    code = leave(path, lambda: contours(title, found.places, found.loss), content, loaded)
     print(f"{found.loss.size} losses in {found.seconds:.1f} s; {found.centre:.4f} in the middle")
-    return 0
+    return code
 
 
 def _computed(loaded: LoadedRun, options: Options) -> tuple[Landscape, int]:

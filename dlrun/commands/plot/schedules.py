@@ -34,7 +34,7 @@ import torch
 
 from dlrun import history
 from dlrun.build import build_clock, build_schedule, mode_of
-from dlrun.commands.pictured import leave, place
+from dlrun.commands.picture import HERE, leave, place
 from dlrun.commands.words import divided
 from dlrun.compose import compose, config_loader, parse_overrides, plain
 from dlrun.config import AugmentConfig, Config, SchedulerConfig, parse
@@ -77,7 +77,7 @@ def run(words: Sequence[str]) -> int:
     """Draw them, write the picture and the numbers."""
     configure_terminal()
     options, args = divided(words, Options, "plot schedules")
-    path = place(options.out, "schedules")
+    path = place(options.out, HERE / "schedules.png")
     variants = _variants(options.scheduler or _all(args), args)
     config = variants[0].config
     batches = _batches(config, options.steps_per_epoch)

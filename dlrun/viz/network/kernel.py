@@ -46,7 +46,7 @@ def applied(given: np.ndarray, kernel: np.ndarray, padding: tuple[int, int], str
     """Zeros of `padding` (rows, columns) on each side, then a sum for each place, `stride` apart; in float64."""
 
     def correlated(weights: np.ndarray) -> np.ndarray:
-        x, w = (torch.from_numpy(np.ascontiguousarray(a, dtype=np.float64))[None, None] for a in (given, weights))
+        x, w = (torch.from_numpy(np.array(a, dtype=np.float64))[None, None] for a in (given, weights))
         return F.conv2d(x, w, stride=stride, padding=padding)[0, 0].numpy()
 
     return Applied(given, kernel, padding, stride, correlated(kernel), correlated(kernel[::-1, ::-1]))

@@ -22,6 +22,12 @@ def test_it_is_scipy_s(name: str) -> None:
     np.testing.assert_allclose(applied(given, kernel, (0, 0), 2).output, correlate2d(given, kernel, "valid")[::2, ::2])
 
 
+def test_a_kernel_of_one_number_multiplies() -> None:
+    done = applied(np.array([[1.0, 2.0]]), np.array([[5.0]]), (0, 0), 1)
+    assert done.output.tolist() == done.convolved.tolist() == [[5, 10]]
+    assert [text.get_text() for text in in_numbers("five times", done).axes[2].texts] == ["5", "10"]
+
+
 def test_the_lesson_says_all_its_numbers() -> None:
     done = applied(np.array(MATRIX), np.array(KERNELS["edge"], dtype=float), (0, 0), 1)
     assert done.output[2].tolist() == [-30, 30, 0, 0, 30, -30]  # nothing inside, much at an edge
