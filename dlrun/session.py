@@ -33,6 +33,11 @@ class Times:
     drawing: float = 0.0
     saving: float = 0.0  # that was waited for after the training
 
+    @classmethod
+    def after(cls, before: Mapping[str, float], starting: float) -> Times:
+        """Of a run whose earlier parts took `before`, as its summary has it, and whose start has just taken its own."""
+        return cls(before.get("starting", 0.0) + starting, before.get("test", 0.0), before.get("drawing", 0.0))
+
 
 @dataclass
 class Session:

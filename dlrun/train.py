@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from dlrun import checkpoint, slurm
-from dlrun.build import build
-from dlrun.config import parse
+from dlrun.build import Run, build
+from dlrun.config import Config, parse
 from dlrun.data.source import fingerprint
 from dlrun.dataparallel import SharedWriter
 from dlrun.differences import changed_since, chosen_words, own
@@ -37,7 +37,7 @@ from dlrun.signals import EXIT_CODES, asked_to_stop, stop_signals
 from dlrun.testing import evaluate_best, keep_untrained
 from dlrun.torchrun import refuse_several
 from dlrun.trackers import chosen_trackers
-from dlrun.tracking import Trackers
+from dlrun.tracking import Tracker, Trackers
 from dlrun.tracking.files import MetricsFile
 from dlrun.tracking.heartbeat import Heartbeat
 from dlrun.tracking.terminal import Terminal
@@ -151,18 +151,7 @@ def _prepare(config: Mapping[str, Any], folder: RunFolder, job: Job) -> Session:
     header(typed, run, chosen_words(config, job.choices, origin.get("changed")), job.untrained)
     leads, processes = (True, 1) if ranks is None else (ranks.leads, ranks.size)
     terminal = Terminal(run.limits.max_epochs, typed.trainer.enable_progress_bar and leads, processes)
-    trackers, drawing = Trackers(), None
-    if leads:
-        resumes = job.resumes is not None
-        if typed.plots:
-            title = f"{typed.model.name} on {typed.dataset.name}, {folder.path.name}"
-            drawing = Drawing(folder.path, run.limits.monitor, run.limits.mode, title)
-        chosen = chosen_trackers(
-            *(typed, config, folder.path, run.limits), run_id=job.run_id, group=job.group, resumes=resumes
-        )
-        heartbeat = Heartbeat(folder.progress, run.limits.max_steps, run.steps_per_epoch)
-        drawn = [] if drawing is None else [drawing]  # of the rows that are in the file
-        trackers = Trackers(MetricsFile(folder.metrics), *drawn, heartbeat, terminal, *chosen)
+    trackers, drawing = _trackers(job, typed, config, folder, run, terminal) if leads else (Trackers(), None)
     machine = {"device": run.device.type, "trainer.num_threads": torch.get_num_threads()}
     machine["number of processes"] = processes
     constant: dict[str, Any] = {"config": dict(config), "spec": run.spec.plain()}
@@ -191,9 +180,7 @@ def _prepare(config: Mapping[str, Any], folder: RunFolder, job: Job) -> Session:
     if run.device.type == "cuda":
         facts["machine"]["gpu"] = torch.cuda.get_device_name(run.device)
     before = folder.read_summary().get("time") or {}
-    times = Times(
-        before.get("starting", 0.0) + time.monotonic() - began, before.get("test", 0.0), before.get("drawing", 0.0)
-    )
+    times = Times.after(before, time.monotonic() - began)
     facts |= origin | {"time": before | {"starting": times.starting}}
     summary = folder.update_summary(**facts, versions=versions(), git=folder.keep_git_state())
     if ranks is not None:
@@ -201,6 +188,26 @@ def _prepare(config: Mapping[str, Any], folder: RunFolder, job: Job) -> Session:
     # A part that was killed told nothing; the checkpoint knows at least how long it had trained.
     earlier = max(trainer.progress.seconds, summary.get("seconds") or 0.0)
     return Session(run, trainer, writer, trackers, earlier, times, drawing, job.untrained, ranks)
+
+
+def _trackers(
+    job: Job, typed: Config, config: Mapping[str, Any], folder: RunFolder, run: Run, terminal: Terminal
+) -> tuple[Trackers, Drawing | None]:
+    """All that is told of the run, in this order: what is drawn, and what W&B calls the best, is read from the file."""
+    told: list[Tracker] = [MetricsFile(folder.metrics)]
+    drawing = None
+    if typed.plots:
+        title = f"{typed.model.name} on {typed.dataset.name}, {folder.path.name}"
+        drawing = Drawing(folder.path, run.limits.monitor, run.limits.mode, title)
+        told.append(drawing)
+    told += [Heartbeat(folder.progress, run.limits.max_steps, run.steps_per_epoch), terminal]
+    told += chosen_trackers(
+        *(typed, config, folder.path, run.limits),
+        run_id=job.run_id,
+        group=job.group,
+        resumes=job.resumes is not None,
+    )
+    return Trackers(*told), drawing
 
 
 def _origin(job: Job, config: Mapping[str, Any], folder: RunFolder) -> dict[str, Any]:
