@@ -58,7 +58,7 @@ def main() -> None:
         drawer = sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
         process.send_signal(signal.SIGCONT)
         drawing.process = process
-        drawing.end(None, lambda: True)
+        drawing.end(lambda: True)
         run.close()
     rows = [(name, 1e3 * statistics.median(taken)) for name, taken in seconds.items()]
     totals = {name: sum(taken) for name, taken in seconds.items()}

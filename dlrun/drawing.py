@@ -8,13 +8,15 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from dlrun.atomic import atomic_write, remove_partial
 from dlrun.findings import Findings
-from dlrun.runfolder import finite
+from dlrun.history import better_end, read
+from dlrun.runfolder import RunFolder, finite
 from dlrun.tracking import Quiet
 from dlrun.viz.drawer import AT_ONCE, END, FOUND, NEW
 
@@ -62,13 +64,11 @@ class Drawing(Quiet):
             process, self.process = self.process, None
             self._warn(f"{_last_words(process, process.communicate()[0])}; the curves are drawn at the end")
 
-    def end(self, findings: Callable[[], Findings] | None, asked_to_stop: Callable[[], bool]) -> list[Path]:
-        """All pictures: those of `findings`, too, if there was a test. Returns those that there are.
+    def end(self, asked_to_stop: Callable[[], bool]) -> list[Path]:
+        """All pictures: those of the findings, too, if there was a test. Returns those that there are.
 
         Waits for them, not long if somebody asks the run to stop. Raises nothing.
         """
-        if findings is not None:
-            self._write(findings)
         hurried = asked_to_stop()
         deadline = time.monotonic() + (HURRY if hurried else PATIENCE)
 
@@ -107,7 +107,8 @@ class Drawing(Quiet):
         os.set_blocking(process.stdin.fileno(), False)
         return process
 
-    def _write(self, findings: Callable[[], Findings]) -> None:
+    def note(self, findings: Callable[[], Findings]) -> None:
+        """Write down what the test found: the pictures are made of that, now or later. Raises nothing."""
         try:
             found = findings()
             self.folder.mkdir(exist_ok=True)
@@ -150,6 +151,27 @@ def _last_words(process: subprocess.Popen[bytes], output: bytes) -> str:
     lines = output.decode(errors="replace").split("\n")
     said = next((line for line in reversed(lines) if line.strip()), "")
     return f"the process that draws them has ended (exit code {process.returncode}{', ' + said if said else ''})"
+
+
+def draw_missing(folder: RunFolder, config: Mapping[str, Any]) -> None:
+    """The pictures of a run that was killed when all but these was done. Raises nothing."""
+    try:
+        there = {path.name for path in folder.plots.glob("*")}
+        worst = json.loads((folder.plots / "mistakes.json").read_text("utf-8")) if "mistakes.json" in there else {}
+        named = {name for name in FOUND if f"{name}.json" in there and (name != "mistakes" or worst["mistakes"])}
+        missing = [name for name in {"curves", *named} if f"{name}.png" not in there]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if config.get("plots") and missing and read(folder.metrics).epochs:
+        monitor, said = config["trainer"]["monitor"], config["trainer"]["mode"]
+        words = (monitor, better_end(monitor, said), title(config["model"]["name"], config["data"]["name"], folder))
+        drawn = Drawing(folder.path, *words).end(lambda: False)
+        log.info("its pictures were missing: %d of them are drawn", len(drawn))
+
+
+def title(model: str, data: str, folder: RunFolder) -> str:
+    """Of its curves."""
+    return f"{model} on {data}, {folder.path.name}"
 
 
 def forget(plots: Path) -> None:

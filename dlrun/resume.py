@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dlrun.changes import changed, check_plugins
 from dlrun.distributed import Ranks, agreed, begin, telling
+from dlrun.drawing import draw_missing
 from dlrun.errors import UserError
 from dlrun.logs import configure, silence
 from dlrun.runfolder import RunFolder
@@ -54,6 +55,7 @@ def resume(path: Path, overrides: Sequence[str], ranks: Ranks | None = None) -> 
             if method == "qat" and not folder.int8.exists():
                 _finish(path, overrides)
                 return
+            draw_missing(folder, config)
             log.info("nothing left to do: %s is at the end of its %s; with more of that it goes on", path, limit)
             return
         from dlrun.restoration import Resumption

@@ -39,6 +39,7 @@ class RunFolder:
         self.uncommitted = path / "uncommitted.diff"  # what the code differs from its commit by
         self.bad_batch = path / "nonfinite_batch.json"
         self.lock = path / ".lock"
+        self.plots = path / "plots"
         self.checkpoints = path / "checkpoints"
         self.best = self.checkpoints / "best.pt"
         self.last = self.checkpoints / "last.pt"
@@ -60,7 +61,7 @@ class RunFolder:
     def reopen(self) -> None:
         """Take over a run that has ended, however it ended. Raises UserError while its process lives."""
         hold(self.lock)
-        for folder in (self.path, self.checkpoints):
+        for folder in (self.path, self.checkpoints, self.plots):
             remove_partial(folder)
         self.checkpoints.mkdir(exist_ok=True)
 

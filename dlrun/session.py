@@ -72,7 +72,10 @@ class Session:
     def close(
         self, folder: RunFolder, outcome: Mapping[str, Any], seconds: float, asked_to_stop: Callable[[], bool]
     ) -> dict[str, Any]:
-        """Write the summary first, then draw and tell the trackers: none of them can cost us the truth."""
+        """Write the summary first, then draw and tell the trackers: none of them can cost us the truth.
+
+        What the test found is noted before: whoever is killed while it draws has the pictures drawn by a resume.
+        """
         trainer, progress = self.trainer, self.trainer.progress
         with self.timed("saving"):
             unsaved = self.writer.close()
@@ -81,6 +84,9 @@ class Session:
             error = error if outcome["error"] is None else f"{outcome['error']}; {error}"
             status = outcome["status"] if outcome["exit_code"] else "failed"
             outcome = {**outcome, "status": status, "exit_code": outcome["exit_code"] or 1, "error": error}
+        if self.drawing is not None and self.findings is not None:
+            with self.timed("drawing"):
+                self.drawing.note(self.findings)
         trained = progress.train_seconds + progress.epoch_seconds
         summary = {
             **outcome,
@@ -112,7 +118,7 @@ class Session:
         """The pictures, and what the summary has to say of the time that they took."""
         began = time.monotonic()
         with self.timed("drawing"):
-            pictures = drawing.end(self.findings, asked_to_stop)
+            pictures = drawing.end(asked_to_stop)
         self.trackers.plots(pictures)
         changes = {"seconds": seconds + time.monotonic() - began, "time": self.time_by_part()}
         with suppress(OSError, UserError):  # it has said what matters

@@ -21,7 +21,7 @@ from dlrun.data.source import fingerprint
 from dlrun.dataparallel import SharedWriter
 from dlrun.differences import changed_since, chosen_words, own
 from dlrun.distributed import Ranks, agreed
-from dlrun.drawing import Drawing
+from dlrun.drawing import Drawing, title
 from dlrun.errors import RunFailed, StopSignal, TrainingError, UserError
 from dlrun.evaluator import Stopped
 from dlrun.extension import check_extension
@@ -197,8 +197,8 @@ def _trackers(
     told: list[Tracker] = [MetricsFile(folder.metrics)]
     drawing = None
     if typed.plots:
-        title = f"{typed.model.name} on {typed.dataset.name}, {folder.path.name}"
-        drawing = Drawing(folder.path, run.limits.monitor, run.limits.mode, title)
+        words = (run.limits.monitor, run.limits.mode, title(typed.model.name, typed.dataset.name, folder))
+        drawing = Drawing(folder.path, *words)
         told.append(drawing)
     told += [Heartbeat(folder.progress, run.limits.max_steps, run.steps_per_epoch), terminal]
     told += chosen_trackers(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import CommandLine
 from processes import PATIENCE, Process
 
 from dlrun import drawing
@@ -52,7 +53,8 @@ def test_it_draws_what_there_is(tmp_path: Path, caplog: pytest.LogCaptureFixture
         _until(lambda: "SigIgn" in _status(pid) and int(_status(pid)["SigIgn"], 16) >> signal.SIGTERM - 1 & 1)
         os.kill(pid, number)
     one.epoch({})
-    assert names(one.end(lambda: FINDINGS, never)) == ["curves.png", "confusion.png"]
+    one.note(lambda: FINDINGS)
+    assert names(one.end(never)) == ["curves.png", "confusion.png"]
     assert sorted(os.listdir(tmp_path / "plots")) == ["confusion.json", "confusion.png", "curves.png"]
     assert caplog.messages == []
     with pytest.raises(ProcessLookupError):
@@ -74,7 +76,7 @@ def test_one_that_is_killed_or_hangs_costs_a_warning_at_most(
     for _ in range(70_000):  # more than a pipe holds
         one.epoch({})
     assert time.monotonic() - before < PATIENCE
-    assert names(one.end(None, never)) == ["curves.png"]
+    assert names(one.end(never)) == ["curves.png"]
     told = ["pictures: the process that draws them has ended (exit code -9); the curves are drawn at the end"]
     assert caplog.messages == (told if number == signal.SIGKILL else [])
     assert process.returncode == -signal.SIGKILL, "it is gone, and isn't a zombie"
@@ -87,7 +89,7 @@ def test_a_run_that_is_asked_to_stop_meanwhile_waits_no_longer(
     assert one.process is not None
     os.kill(one.process.pid, signal.SIGSTOP)
     looks = iter([False] * 3)
-    assert one.end(None, lambda: next(looks, True)) == []
+    assert one.end(lambda: next(looks, True)) == []
     assert caplog.messages == ["pictures: not all of them could be drawn in time"]
 
 
@@ -97,14 +99,16 @@ def test_one_that_cannot_begin_is_one_warning(
     monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
     one = begun(tmp_path)
     one.epoch({})
-    assert one.end(None, never) == []
+    assert one.end(never) == []
     (said,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert said.getMessage().startswith("pictures: their process couldn't be started ([Errno 2]")
 
 
 def test_pictures_that_cannot_be_written_are_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "plots").write_text("in the way")
-    assert begun(tmp_path).end(lambda: FINDINGS, never) == []
+    one = begun(tmp_path)
+    one.note(lambda: FINDINGS)
+    assert one.end(never) == []
     (said,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert "FileExistsError" in said.getMessage()
 
@@ -114,7 +118,7 @@ def test_what_a_test_found_may_fail(tmp_path: Path, caplog: pytest.LogCaptureFix
         raise ZeroDivisionError("by nothing")
 
     one = Drawing(tmp_path, "val/acc", "max", "a run")
-    one._write(fails)
+    one.note(fails)
     assert caplog.messages == ["pictures: what the test found can't be told (ZeroDivisionError: by nothing)"]
 
 
@@ -166,3 +170,20 @@ def _until(happened: Callable[[], Any]) -> None:
     while not happened():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_what_a_kill_left_undrawn_is_drawn_by_a_resume(dlrun: CommandLine) -> None:
+    words = ["model=perceptron", "data=breast_cancer", "tracking=none", "trainer.max_epochs=1", "plots=true"]
+    assert dlrun(*words, "hydra.run.dir=run").code == 0
+    plots = dlrun.folder / "run" / "plots"
+    before = {path.name: path.read_bytes() for path in plots.glob("*.png")}
+    assert len(before) == 4
+    for name in ("confusion.png", "curves.png"):
+        (plots / name).unlink()
+    (plots / ".mistakes.json.1.partial").touch()
+    shown = dlrun("resume", "run=run")
+    assert shown.code == 0
+    assert "its pictures were missing: 4 of them are drawn" in shown.out
+    assert {path.name: path.read_bytes() for path in plots.glob("*.png")} == before
+    assert not list(plots.glob(".*"))
+    assert "missing" not in dlrun("resume", "run=run").out
