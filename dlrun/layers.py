@@ -6,7 +6,7 @@ torch's own `FlopCounterMode` has the formulas (matrix products, convolutions, a
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -97,6 +97,7 @@ class _Meter(TorchDispatchMode):
         self.bytes: dict[int, int] = {}
         self.shapes: dict[int, list[int]] = {}
         self.running: list[int] = []  # the modules whose forward is on, the innermost last
+        self.uncalled: dict[int, int] = {}  # a running module → the one whose weights it used last without calling it
         self.owners: dict[int, list[int]] = {}  # a weight's memory → the modules that hold it
         self.kept: dict[int, Any] = {}  # memory that was counted; holding it keeps its address from being used again
         for module in model.modules():
@@ -128,24 +129,29 @@ class _Meter(TorchDispatchMode):
         for tensor in _tensors(args):
             holders = self.owners.get(tensor.untyped_storage().data_ptr(), [])
             if holders and not set(holders) & set(self.running):
+                self.uncalled[self.running[-1]] = holders[0]
                 return holders[0]
         return self.running[-1]
 
     def _enter(self, module: nn.Module, inputs: Any) -> None:
+        if self.running and (maker := self.uncalled.pop(self.running[-1], None)) is not None:
+            self._hand_on(maker, [tensor for tensor in _tensors(inputs) if tensor.is_floating_point()])
         self.running.append(id(module))
         for tensor in _tensors(inputs):  # the sample's own memory is nobody's output
             self.kept.setdefault(tensor.untyped_storage().data_ptr(), tensor.untyped_storage())
 
     def _leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        self.running.pop()
-        tensors = list(_tensors(output))
+        self.uncalled.pop(self.running.pop(), None)
+        packed = isinstance(output, nn.utils.rnn.PackedSequence)  # without the dimension of the batch
+        self._hand_on(id(module), list(_tensors(output)), batched=not packed)
+
+    def _hand_on(self, maker: int, tensors: Sequence[Tensor], batched: bool = True) -> None:
         for storage in (tensor.untyped_storage() for tensor in tensors):
             if storage.data_ptr() not in self.kept:
                 self.kept[storage.data_ptr()] = storage
-                self.bytes[id(module)] = self.bytes.get(id(module), 0) + storage.nbytes()
+                self.bytes[maker] = self.bytes.get(maker, 0) + storage.nbytes()
         if tensors:
-            packed = isinstance(output, nn.utils.rnn.PackedSequence)  # without the dimension of the batch
-            self.shapes.setdefault(id(module), list(tensors[0].shape[0 if packed else 1 :]))
+            self.shapes.setdefault(maker, list(tensors[0].shape[int(batched) :]))
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -76,6 +76,7 @@ def test_an_lstm_counts_under_its_own_name_whoever_runs_it() -> None:
     layer = found(root, "recurrent")  # on a CPU its model calls the kernel with the layer's weights
     assert layer.total.flops == closed
     assert layer.total.parameters == sum(p.numel() for p in cell.parameters())
+    assert (layer.output_shape, layer.own.activation_bytes) == ([steps, 2 * hidden], 4 * steps * 2 * hidden)
     assert (found(root, "attention").own.flops, found(root, "attention.score").own.flops) == (2 * 16 * 8, 2 * 16 * 8)
 
 
@@ -91,6 +92,7 @@ def test_attention_is_the_work_of_the_layer_that_mixes() -> None:
     block = count(_SelfAttention(own), torch.ones(1, 16, 8))
     assert found(block, "attention.out_proj").own.flops == 2 * 16 * 8 * 8, "which torch doesn't call as a module"
     assert block.total.flops == 2 * (16 * 8 * 32 + 2 * 16 * 16 * 8)
+    assert block.total.activation_bytes == 4 * (16 * 8 + 16 * 16), "the output, once, and the weights beside it"
     assert block.total.parameters == sum(p.numel() for p in own.parameters())
 
 
