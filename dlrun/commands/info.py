@@ -1,7 +1,7 @@
 """dlrun info [KEY=VALUE …]: the model that would be built, layer by layer; nothing is downloaded, nothing trained
 
   dlrun info model=cnn data=cifar10
-  dlrun info model=torchvision model.arch=resnet50 data=fake data.image_size=224 depth=2
+  dlrun info model=torchvision model.arch=resnet50 data=fake 'data.shape=[3,224,224]' depth=2
   dlrun info run=DIR               the model of a run, as it was trained or compressed
 
   depth=N            as many levels of layers within layers; so many as fit on a screen if not said

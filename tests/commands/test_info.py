@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 from command_line import CommandLine
+
+from dlrun.commands import info as command
+from dlrun.compose import compose, parse_arguments
 
 
 def test_info_counts_without_any_data(dlrun: CommandLine) -> None:
@@ -67,3 +71,13 @@ def test_what_info_refuses(dlrun: CommandLine) -> None:
         told = dlrun("info", *words)
         assert told.code == 2
         assert said in told.err
+
+
+def test_the_examples_of_its_help_are_commands() -> None:
+    examples = [
+        shlex.split(line)[2:] for line in (command.__doc__ or "").splitlines() if line.startswith("  dlrun info ")
+    ]
+    examples = [[word for word in words if "=" in word] for words in examples]
+    assert len(examples) == 3
+    for words in examples[:2]:
+        compose(parse_arguments([word for word in words if not word.startswith("depth=")]))
