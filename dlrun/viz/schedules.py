@@ -120,8 +120,9 @@ def _panels(lines: Sequence[Line], watched: Watched | None) -> list[Axes]:
             axis.set_ylabel("learning rate", fontsize=9)
         else:
             axis.tick_params(labelleft=False)
-    for axis in axes[(rows - 1) * columns : len(wanted)]:
+    for axis in axes[max(len(wanted) - columns, 0) : len(wanted)]:  # the lowest of each column
         axis.set_xlabel("optimizer step", fontsize=9)
+        axis.tick_params(labelbottom=True)
     return axes[: len(wanted)]
 
 
