@@ -59,3 +59,12 @@ def test_on_a_picture() -> None:
     np.testing.assert_array_equal(images[0].get_array(), given)
     np.testing.assert_array_equal(images[2].get_array(), done.output)
     assert {"grey, 0 to 255", "sum of products"} <= {axis.get_ylabel() for axis in figure.axes}
+
+
+def test_the_scales_are_no_higher_than_a_wide_picture() -> None:
+    figure = on_picture("a panorama", applied(np.eye(60, 180), np.ones((3, 3)), (0, 0), 1))
+    figure.draw_without_rendering()  # type: ignore[no-untyped-call]
+    scales = [axis for axis in figure.axes if axis.get_ylabel()]
+    assert len(scales) == 2
+    for scale in scales:
+        assert scale.get_position().height < 1.2 * figure.axes[0].get_position().height

@@ -56,14 +56,15 @@ def in_numbers(title: str, done: Applied) -> Figure:
 def on_picture(title: str, done: Applied) -> Figure:
     """The same on a picture (grey, 0 to 255): pictures, the kernel with its numbers, the output's scale."""
     figure = new(11.5, 4.6)
+    height = min(0.7, max(0.25, done.given.shape[0] / done.given.shape[1]))  # not beyond a wide picture's
     axes = figure.subplots(1, 3, width_ratios=[3, 1.3, 3])
     drawn = axes[0].imshow(done.given, cmap="gray", vmin=0, vmax=255)
-    colour_bar(figure, drawn, axes[0], "grey, 0 to 255", shrink=0.7)
+    colour_bar(figure, drawn, axes[0], "grey, 0 to 255", shrink=height)
     _written(axes[1], done.kernel, SIGNED)
     # A few pixels of hard edges would leave all else pale.
     reach = float(np.percentile(np.abs(done.output), 99.5)) or scale_of(done.output, signed=True)[1]
     drawn = axes[2].imshow(done.output, cmap=SIGNED, vmin=-reach, vmax=reach)
-    colour_bar(figure, drawn, axes[2], "sum of products", shrink=0.7, extend="both")
+    colour_bar(figure, drawn, axes[2], "sum of products", shrink=height, extend="both")
     for axis, name, part in zip(
         axes, ("input", "kernel", "output"), (done.given, done.kernel, done.output), strict=True
     ):
