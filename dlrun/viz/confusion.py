@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dlrun.viz.pictures import LeftOut
-from dlrun.viz.style import COLOUR_MAP, COLOURS, label, new, plain, size, told_apart
+from dlrun.viz.style import COLOUR_MAP, COLOURS, label, named, new, plain, size, told_apart
 
 if TYPE_CHECKING:
     import numpy as np
@@ -116,7 +116,7 @@ def _name_pairs(axis: Axes, cells: Sequence[tuple[int, int, int]], names: Sequen
     axis.barh(rows, [n for _, _, n in pairs], color=COLOURS[0], height=0.35)
     axis.set_yticks([])
     for row, (truth, guess, n) in zip(rows, pairs, strict=True):
-        words = f"{label(names[truth], 26)}  taken for  {label(names[guess], 26)}: {n:,}"
+        words = f"{named(names[truth], 26)}  taken for  {named(names[guess], 26)}: {n:,}"
         axis.text(0, row - 0.28, words, va="bottom", ha="left", fontsize=8)
     axis.set_ylim(PAIRS - 0.4, -0.9)
     axis.set_xlabel("samples")

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+from unicodedata import bidirectional
 
 from dlrun.benching.table import shortened
 from dlrun.viz.fonts import advice
@@ -22,6 +23,7 @@ log = logging.getLogger("dlrun")
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 FAINT = "#999999"
 COLOUR_MAP = "cividis"  # made to look alike to everyone
+LEFT_TO_RIGHT = "\u200e"  # a mark without width (Unicode, annex 9)
 LABEL = 28  # characters of a value or a key
 # Fonts for scripts that DejaVu doesn't have, of those that are common; one that isn't installed is no harm.
 FONTS = (
@@ -85,6 +87,12 @@ def logarithmic(axis: Axes) -> None:
 
 def label(text: str, longest: int = LABEL) -> str:
     return shortened(text, longest)
+
+
+def named(text: str, longest: int = LABEL) -> str:
+    """A label in a sentence, which goes on from left to right behind one that doesn't."""
+    short = label(text, longest)
+    return short + LEFT_TO_RIGHT if any(bidirectional(letter) in ("R", "AL") for letter in short) else short
 
 
 def metric(name: str, mode: str | None = None) -> str:

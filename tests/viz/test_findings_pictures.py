@@ -15,7 +15,7 @@ from PIL import Image
 
 from dlrun.viz import calibration, confusion, mistakes
 from dlrun.viz.fonts import advice
-from dlrun.viz.pictures import LeftOut
+from dlrun.viz.pictures import DPI, LeftOut
 from dlrun.viz.style import written_in
 
 HEAD = {"split": "test", "epoch": 7}
@@ -89,7 +89,7 @@ def test_pictures_are_shown_as_they_are() -> None:
     data = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
     entries = [entry(kind="image", picture=data), entry(kind="image", picture=None)]
     drawn = mistakes.figure(HEAD | {"samples": 9, "wrong": 2, "mistakes": entries})
-    assert drawn.get_suptitle() == "the worst mistakes: 2 of 9 samples are wrong (test, epoch 7)"
+    assert drawn.get_suptitle() == "the worst mistakes, largest loss first: 2 of 9 samples are wrong (test, epoch 7)"
     shown = drawn.axes[0].images[0].get_array()
     np.testing.assert_allclose(np.asarray(shown)[..., :3] * 255, pixels, atol=1e-3)
     assert drawn.axes[0].get_title() == "truth: cat\nanswer: $dog$ (98 %)"
@@ -108,6 +108,22 @@ def test_words_of_a_text_are_marked() -> None:
     assert [(box.get_x(), box.get_width()) for box in boxes] == [(0, 4), (5, 4), (10, 10)], "Chinese is two wide"
     assert [box.get_facecolor()[:3] for box in boxes[1:]] != [boxes[0].get_facecolor()[:3]] * 2
     assert [box.get_alpha() for box in boxes] == pytest.approx([0.85, 0.425, 0.2125])
+
+
+def test_a_mark_is_as_wide_as_its_word() -> None:
+    word = "environment" * 6
+    drawn = mistakes.figure(HEAD | {"samples": 9, "wrong": 1, "mistakes": [entry(kind="text", text=word, marks=[])]})
+    drawn.set_dpi(DPI)
+    drawn.draw_without_rendering()  # type: ignore[no-untyped-call]
+    (axis,) = drawn.axes
+    text = next(text for text in axis.texts if text.get_text() == word)
+    (left, _), (right, _) = axis.transData.transform([(0, 0), (len(word), 0)])
+    assert text.get_window_extent().width == pytest.approx(right - left, rel=0.015)
+
+
+def test_a_number_stays_behind_a_name_that_is_read_from_right_to_left() -> None:
+    drawn = mistakes.figure(HEAD | {"samples": 9, "wrong": 1, "mistakes": [entry(kind="image", guess="قطة")]})
+    assert drawn.axes[0].get_title() == "truth: cat\nanswer: قطة\u200e (98 %)"
 
 
 def test_rows_of_a_table() -> None:

@@ -30,7 +30,8 @@ from dlrun.viz.network.convolutions import require
 from dlrun.viz.network.gradcam import GradCam, gradcam
 from dlrun.viz.network.pictures import words as marked
 from dlrun.viz.network.pictures.gradcam import QUANTITY, UNIT, on_picture
-from dlrun.viz.network.pictures.parts import named, title
+from dlrun.viz.network.pictures.parts import title
+from dlrun.viz.style import named
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

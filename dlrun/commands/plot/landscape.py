@@ -92,7 +92,7 @@ def run(words: Sequence[str]) -> int:
         "seconds": found.seconds,
     }
     code = leave(path, lambda: contours(title, found.places, found.loss), content, loaded)
-    print(f"{found.loss.size} losses in {found.seconds:.1f} s; {found.centre:.4f} in the middle")
+    print(f"{found.loss.size} losses in {found.seconds:.1f} s; {found.centre:.4g} in the middle")
     return code
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-from unicodedata import bidirectional, east_asian_width
+from unicodedata import east_asian_width
 
 import numpy as np
 
 from dlrun.viz.network.subject import Subject
-from dlrun.viz.style import label
+from dlrun.viz.style import label, named
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
 SIGNED = "RdBu_r"  # blue below zero, white at it, red above: told apart whatever people see of red and green
-LEFT_TO_RIGHT = "\u200e"  # a mark without width (Unicode, annex 9)
 MOST_WORDS = 64  # on an axis, so that they can be read
 
 
@@ -27,11 +26,6 @@ def title(subject: Subject, *more: str) -> str:
     truth = "" if subject.truth is None else f", in truth {named(subject.truth)}"
     answer = f"{named(subject.guess)} ({100 * subject.probability:.1f} %)"
     return "\n".join([f"{label(subject.name, 60)}{truth}; the answer is {answer}", *more])
-
-
-def named(name: str) -> str:
-    """A class in a sentence, which goes on from left to right behind a name that doesn't."""
-    return label(name) + LEFT_TO_RIGHT if any(bidirectional(c) in ("R", "AL") for c in name) else label(name)
 
 
 def broken(text: str, inches: float) -> str:
