@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlrun.history import History
 from dlrun.viz.pictures import LeftOut
-from dlrun.viz.style import COLOURS, FAINT, label, logarithmic, metric, new, plain
+from dlrun.viz.style import COLOURS, FAINT, all_digits, label, logarithmic, metric, new, plain
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,6 +74,8 @@ def _draw(axis: Axes, panel: Panel, history: History, monitor: str, best_epoch: 
         shown += _line(axis, history.epochs, history.column(column), words, colour)
     if shown and min(shown) > 0 and max(shown) / median(shown) >= WIDE:
         logarithmic(axis)
+    elif shown:
+        all_digits(axis, max(map(abs, shown)))
     axis.set_ylabel(panel.title)
     plain(axis)
     if panel.absent:

@@ -85,6 +85,18 @@ def logarithmic(axis: Axes) -> None:
     axis.yaxis.set_minor_formatter(NullFormatter())
 
 
+def all_digits(axis: Axes, largest: float) -> None:
+    """Ticks with all their digits: of what matplotlib leaves out of them, it writes the rest where other axes stand."""
+    from matplotlib.ticker import FuncFormatter, ScalarFormatter
+
+    if largest == 0 or 1e-4 <= largest < 1e6:
+        digits = ScalarFormatter(useOffset=False)
+        digits.set_scientific(False)
+        axis.yaxis.set_major_formatter(digits)
+    else:
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
 def label(text: str, longest: int = LABEL) -> str:
     return shortened(text, longest)
 

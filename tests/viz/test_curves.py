@@ -58,6 +58,16 @@ def test_steps_are_above_epochs() -> None:
     assert list(back(forward(np.array([-1, 0.5, 2.5, 9])))) == pytest.approx([-1, 0.5, 2.5, 9])
 
 
+@pytest.mark.parametrize("losses", [[7e24, 5.6e25], [2.3025851, 2.3025853], [1.2e-8, 1.4e-8], [0.0, 0.0]])
+def test_nothing_of_a_tick_is_written_elsewhere(losses: list[float | None]) -> None:
+    axis = named(figure(history(2, **{"train/loss": losses, "val/loss": losses}), "val/acc"))["loss"]
+    assert axis.yaxis.get_offset_text().get_text() == ""
+    low, high = axis.get_ylim()
+    said = [float(tick.replace("−", "-")) for tick in (text.get_text() for text in axis.get_yticklabels())]
+    assert said == pytest.approx(list(axis.get_yticks()), rel=1e-5, abs=(high - low) / 100)
+    assert len(set(said)) == len(said) > 2
+
+
 def test_what_is_no_number_is_a_gap_and_a_cross() -> None:
     losses = [3.0, None, 2.0, math.nan, 1.0, math.inf]
     axis = named(figure(history(6, **{"train/loss": losses}), "val/acc"))["loss"]
