@@ -139,6 +139,7 @@ def test_none_outlives_its_run(tmp_path: Path) -> None:
 
 def test_new_curves_are_drawn_when_they_are_due_and_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drawer, "APART", 0.0)
+    monkeypatch.setattr(drawer, "SOON", 0.0)
     reader, writer = os.pipe()
     drawn: list[int] = []
 
@@ -149,7 +150,7 @@ def test_new_curves_are_drawn_when_they_are_due_and_asked_for(monkeypatch: pytes
     os.write(writer, drawer.NEW * 5)
     assert drawer.wait(curves, reader)
     assert drawn == [0, 1]
-    monkeypatch.setattr(drawer, "APART", 1000.0)
+    monkeypatch.setattr(drawer, "SOON", 1000.0)
     os.write(writer, drawer.NEW)
     os.close(writer)
     assert not drawer.wait(curves, reader), "there is no run any more"

@@ -29,7 +29,8 @@ NEW, END = b".", b"!"
 AT_ONCE = "now"
 FOUND = ("confusion", "calibration", "mistakes")  # pictures of a test
 LOOK = 0.5  # seconds between two looks at whether the run is there
-APART = 15.0  # seconds between two drawings at least
+SOON = 5.0  # seconds until the first drawing: a shorter run is drawn when it ends
+APART = 15.0  # seconds between two at least
 SHARE = 0.01  # of the time that passes, for drawing
 
 log = logging.getLogger("dlrun")
@@ -74,7 +75,7 @@ def main() -> None:
 
 def wait(curves: Callable[[], None], source: int = 0) -> bool:
     """Draw `curves` whenever that is asked for, not more often than is decent; True at the end, False without a run."""
-    due, asked = time.monotonic() + APART, False
+    due, asked = time.monotonic() + SOON, False
     while True:
         pause = max(0.0, due - time.monotonic()) if asked else None
         ready = select.select([source], [], [], pause)[0]
