@@ -9,6 +9,7 @@ import string
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ FORMAT = 1  # of summary.json
 DEEPEST = 300  # levels of a YAML that libyaml is trusted with
 LARGEST_DIFF = 1_000_000  # bytes of uncommitted.diff
 CUT_OFF = "# cut off here"  # begins its last line, if there is more
+UNTRACKED = 20  # names of such files and folders
 
 
 class RunFolder:
@@ -93,7 +95,10 @@ class RunFolder:
         return summary
 
     def keep_git_state(self) -> dict[str, Any] | None:
-        """What `git_state` says; if it is dirty, the changes to tracked files are in uncommitted.diff from now on."""
+        """What `git_state` says; if it is dirty, the changes to tracked files are in uncommitted.diff from now on.
+
+        Of what git doesn't track, and isn't told to ignore, the names are in `untracked`, if there are any.
+        """
         state = git_state()
         changes = uncommitted_changes() if state is not None and state["dirty"] else None
         with suppress(OSError):  # a full disk is said where it matters
@@ -102,6 +107,8 @@ class RunFolder:
             else:
                 with atomic_write(self.uncommitted) as file:
                     file.write(changes)
+        if state is not None and (names := untracked(self.path)):
+            state["untracked"] = names
         return state
 
     def read_summary(self) -> dict[str, Any]:
@@ -174,36 +181,46 @@ def versions() -> dict[str, str]:
     return found
 
 
-def git_state() -> dict[str, Any] | None:
-    """Commit and uncommitted changes of the working directory; None where there is no repository."""
+def _git(*words: str) -> str | None:
+    """What git says; None where there is no git, no repository, or no answer in 5 s."""
     import subprocess
 
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", *words],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=True,
-            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
-        ).stdout.strip()
-
+    env = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
     try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
+        said = subprocess.run(["git", *words], capture_output=True, timeout=5, check=True, env=env).stdout
     except (OSError, subprocess.SubprocessError):
         return None
+    return said.decode(errors="replace").strip()
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit and uncommitted changes of the working directory; None where there is no repository."""
+    commit = _git("rev-parse", "HEAD")
+    changes = None if commit is None else _git("status", "--porcelain", "--untracked-files=no")
+    return None if changes is None else {"commit": commit, "dirty": bool(changes)}
+
+
+def untracked(run: Path) -> list[str]:
+    """Files and folders/ that git neither tracks nor ignores, from the top of the repository; not that of the run."""
+    top, said = _git("rev-parse", "--show-toplevel"), _git("status", "--porcelain", "-z", "--untracked-files=normal")
+    if top is None or said is None:
+        return []
+    names = (entry[3:] for entry in said.split("\0") if entry.startswith("?? "))
+    others = (name for name in names if not run.resolve().is_relative_to(Path(top, name).resolve()))
+    return list(islice(others, UNTRACKED))
 
 
 def uncommitted_changes() -> bytes | None:
     """`git diff HEAD` of the working directory's repository, its first megabyte; None if git can't say in 5 s.
 
+    `git apply` takes it, whatever the user's own options for diffs are, and files that aren't text are in it, too.
     Passwords of addresses that it adds are left out: a report of the run has it, too.
     """
     import subprocess
     from threading import Timer
 
-    words = ["git", "-c", "diff.noprefix=false", "-c", "diff.mnemonicPrefix=false"]  # as `git apply` takes it
-    words += ["diff", "HEAD", "--no-color", "--no-ext-diff", "--no-textconv"]  # nobody's program but git
+    words = ["git", "diff", "HEAD", "--no-color", "--no-ext-diff", "--no-textconv"]  # nobody's program but git
+    words += ["--binary", "--no-relative", "--src-prefix=a/", "--dst-prefix=b/"]  # as `git apply` takes it
     none, pipe, env = subprocess.DEVNULL, subprocess.PIPE, {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
     try:
         with subprocess.Popen(words, stdin=none, stdout=pipe, stderr=none, env=env) as process:

@@ -185,7 +185,7 @@ def test_what_is_not_committed_lies_beside_the_summary(repository, tmp_path):
     (tmp_path / "model.py").write_text(changed, encoding="utf-8")
     (tmp_path / "unknown.py").write_text("not added to git")
     repository("config", "diff.noprefix", "true")  # which git apply wouldn't take
-    assert folder.keep_git_state() == {"commit": first, "dirty": True}
+    assert folder.keep_git_state() == {"commit": first, "dirty": True, "untracked": ["unknown.py"]}  # nor run/
     assert b"unknown" not in folder.uncommitted.read_bytes()
     (tmp_path / "model.py").write_text("a = 1\n")
     repository("apply", str(folder.uncommitted))  # git's own judgement
@@ -193,6 +193,24 @@ def test_what_is_not_committed_lies_beside_the_summary(repository, tmp_path):
     repository("commit", "--quiet", "-a", "-m", "second")
     folder.keep_git_state()
     assert not folder.uncommitted.exists()  # it would be of another commit
+
+
+def test_git_applies_the_changes_whatever_was_changed_and_however_its_user_likes_diffs(
+    repository, tmp_path, monkeypatch
+):
+    (tmp_path / "below").mkdir()
+    folder = RunFolder(tmp_path / "below")
+    for key in ("diff.noprefix", "diff.relative"):
+        repository("config", key, "true")
+    (tmp_path / "model.py").write_text("a = 2\n")
+    (tmp_path / "weights.bin").write_bytes(bytes(range(256)))
+    repository("add", "weights.bin")
+    monkeypatch.chdir(folder.path)
+    folder.keep_git_state()
+    repository("reset", "--quiet", "--hard")
+    repository("-C", str(tmp_path), "apply", str(folder.uncommitted))
+    assert (tmp_path / "model.py").read_text() == "a = 2\n"
+    assert (tmp_path / "weights.bin").read_bytes() == bytes(range(256))
 
 
 def test_a_large_diff_is_cut_at_the_end_of_a_line_and_says_so(repository, tmp_path):

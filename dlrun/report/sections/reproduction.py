@@ -11,6 +11,7 @@ from dlrun.report.page import fragment
 from dlrun.report.record import Record
 from dlrun.runfolder import CUT_OFF
 
+TOP = '"$(git rev-parse --show-toplevel)"'  # below it, git apply leaves out what lies elsewhere, and says nothing
 FOLDER = "hydra.run.dir="  # of the run that there is: it would be refused
 
 
@@ -26,10 +27,13 @@ def body(record: Record) -> Markup | None:
         lines.append(shlex.join(["git", "checkout", str(git["commit"])]))
     diff = record.folder.uncommitted
     if diff.exists():
-        lines.append(_cut_off(diff) or shlex.join(["git", "apply", str(diff)]))
+        apply = f"git -C {TOP} apply {shlex.quote(str(diff.resolve()))}"
+        lines.append(_cut_off(diff) or apply)
+    untracked = git.get("untracked")
     return fragment(
         "run/reproduction.html.j2",
         text="\n".join([*lines, shlex.join(kept)]),
+        untracked=[str(name) for name in untracked] if isinstance(untracked, list) else [],
         elsewhere=len(kept) < len(words),
         resumed=bool(record.summary.get("resumed")),
         seed=record.config.get("seed"),
