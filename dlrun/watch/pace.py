@@ -33,7 +33,7 @@ class Pace:
 def pace(seen: Observation) -> Pace:
     """From the rows of metrics.csv, from progress.json within the epoch that runs, and the config's limits."""
     history, beat = seen.history, seen.beat
-    epoch, step = (history.epochs[-1], history.steps[-1]) if len(history) else (0, 0)
+    epoch, step = (history.epochs[-1], history.steps[-1]) if len(history) else _ended(seen)
     told = _whole(beat.get("step")) or 0
     per_epoch = _whole(beat.get("steps_per_epoch")) or (-(-step // epoch) if epoch else None)
     epochs, limit = _whole(seen.option("trainer.max_epochs")), _whole(seen.option("trainer.max_steps"))
@@ -47,6 +47,11 @@ def pace(seen: Observation) -> Pace:
     seconds = _seconds_per_epoch(seen)
     left, basis = _left(seen, step, steps, per_epoch, seconds)
     return Pace(step, steps, epoch, epochs, seconds, left, basis)
+
+
+def _ended(seen: Observation) -> tuple[int, int]:
+    """Epoch and step that a run without rows says it came to: its metrics.csv is lost, or it has none yet."""
+    return _whole(seen.summary.get("epochs")) or 0, _whole(seen.summary.get("steps")) or 0
 
 
 def _seconds_per_epoch(seen: Observation) -> float | None:

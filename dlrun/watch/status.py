@@ -35,7 +35,8 @@ def judge(seen: Observation, seconds_per_epoch: float | None = None) -> Status:
     if said in WORDS:
         return _ended(seen, WORDS[said])
     if said != "running" and seen.held is not True:
-        return Status("unknown", "; ".join(seen.unreadable) or "it has no summary.json", over=False)
+        nothing = "its summary.json doesn't say" if seen.summary else "it has no summary.json"
+        return Status("unknown", "; ".join(seen.unreadable) or nothing, over=False)
     if seen.held:
         return Status("running", seen.owner)
     if seen.held is False and seen.owned_here:

@@ -44,6 +44,11 @@ def test_one_epoch_and_none(tmp_path: Path) -> None:
     assert (slow.left, slow.share) == (None, 300 / 9000)
 
 
+def test_a_run_whose_rows_are_lost_says_itself_how_far_it_came(tmp_path: Path) -> None:
+    ended = told(made_up(tmp_path, status="finished", epochs=20, steps=200))
+    assert (ended.epoch, ended.epochs, ended.step, ended.steps) == (20, 20, 200, 200)
+
+
 def test_limits_of_the_config(tmp_path: Path) -> None:
     rows = [row(n, 1.0, seconds=2.0) for n in range(1, 9)]
     steps = told(made_up(tmp_path / "steps", rows, {"max_steps": 125}))

@@ -103,6 +103,13 @@ def test_a_damaged_folder_and_one_that_went_away(tmp_path: Path) -> None:
     assert judge(Observation(path)) == Status("unknown", "its folder is gone", over=True)
 
 
+def test_a_summary_that_nobody_understands(tmp_path: Path) -> None:
+    odd, deep = made_up(tmp_path / "odd", status="no word of ours"), made_up(tmp_path / "deep")
+    (deep / "summary.json").write_text('{"a":' * 100_000)
+    assert status(odd).more == "its summary.json doesn't say"
+    assert status(deep).more.startswith("summary.json can't be read: maximum recursion depth")
+
+
 def test_asking_for_a_lock_takes_none(tmp_path: Path) -> None:
     lock = tmp_path / ".lock"
     assert look(lock) is None, "no such file"
