@@ -107,9 +107,17 @@ def read(path: Path) -> Record:
         record.config = folder.read_config()
     except (UserError, RecursionError) as error:
         record.damaged.append(f"config.yaml: {said(error)}" if folder.config.exists() else "config.yaml: is missing")
-    if not len(record.history) and folder.metrics.exists() and folder.metrics.stat().st_size > HEADER:
+    if not len(record.history) and is_unreadable(folder.metrics):
         record.damaged.append("metrics.csv: has no row that can be read")
     return record
+
+
+def is_unreadable(metrics: Path) -> bool:
+    """Of a metrics.csv without rows: whether there is more in it than the header of one that has none yet."""
+    try:
+        return metrics.stat().st_size > HEADER
+    except OSError:
+        return False
 
 
 def read_json(path: Path, damaged: list[str], top: Path) -> Mapping[str, Any]:

@@ -114,18 +114,20 @@ def test_mean_and_deviation_over_seeds(tmp_path: Path) -> None:
 
 def test_what_is_damaged_is_listed_and_the_rest_shown(dlrun: CommandLine) -> None:
     grid(dlrun.folder / "runs")
-    damage(dlrun.folder / "runs")
+    damage(top := dlrun.folder / "runs")
+    make(top / "deep", config(), curve([0.42])).joinpath("summary.json").write_text('{"a":' * 100_000)
+    make(top / "rowless", config(), curve([0.47])).joinpath("metrics.csv").write_bytes(bytes(range(256)) * 20)
     assert dlrun("report", "runs=runs/*").code == 0
     page = (dlrun.folder / "report.html").read_text()
     status = {run["name"]: run["status"] for run in data_of(page)["runs"]}
-    assert len(status) == 12 + 7  # but empty and junk
+    assert len(status) == 12 + 9  # but empty and junk
     assert {"half": "unknown", "odd": "unknown", "young": "interrupted", "evil": "failed"}.items() <= status.items()
     found = {"half": 0.5, "unnamed": 0.6, "young": None, "nan": 0.41, "evil": 0.45, UNICODE: 0.44, "odd": 0.43}
     assert {name: column(page, "val/acc")[name] for name in found} == found
     assert column(page, "best epoch")["nan"] == 2
     listed = page[page.index('id="damaged-table"') :]
     rows = [re.sub("<.*?>", " ", row).split() for row in re.findall(r"<tr>.*?</tr>", listed, re.S)[1:]]
-    assert {row[0] for row in rows} == {"half", "unnamed", "empty", "junk"}
+    assert {row[0] for row in rows} == {"half", "unnamed", "empty", "junk", "deep", "rowless"}
     assert {row[0] for row in rows if row[-1] == "out"} == {"empty", "junk"}
     assert "there is nothing of a run in it" in listed
     assert "it has no config.yaml" in listed

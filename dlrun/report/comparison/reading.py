@@ -12,7 +12,7 @@ from dlrun import history
 from dlrun.differences import flat
 from dlrun.errors import UserError, printable, shortened
 from dlrun.history import History
-from dlrun.report.record import is_number, read_json, status_of
+from dlrun.report.record import is_number, is_unreadable, read_json, status_of
 from dlrun.runfolder import RunFolder
 
 DONE = ("finished", "stopped_early")  # what came of such a run can be held against others
@@ -100,6 +100,8 @@ def read(path: Path) -> Run:
     except UserError as error:
         problems.append(_said(error, path))
     rows = history.read(folder.metrics)
+    if not len(rows) and (config or summary) and is_unreadable(folder.metrics):
+        problems.append("metrics.csv has no row that can be read")
     bench = read_json(path / "bench" / "bench.json", problems, path)
     run = Run(path=path, summary=summary, config=config, history=rows, bench=bench, problems=tuple(problems))
     if not run.is_there and not config:

@@ -41,9 +41,11 @@ const figureOf = ({ metric, log }) => {
     return drawn;
   });
   const y = { title: { text: plain(metric.value) + (log.checked ? ", logarithmic" : "") }, type: log.checked ? "log" : "linear", ...(log.checked ? { tickformat: "~g" } : {}) };
+  const few = x === "epoch" && curves.runs.every((run) => (run.epoch.at(-1) ?? 0) <= 10);
+  const whole = few ? { dtick: 1, tickformat: "d" } : {}; // there is no epoch 1.5
   return {
     data: traces,
-    layout: { ...nothing(traces), hovermode: "closest", hoverdistance: 30, uirevision: `${metric.value} ${x} ${log.checked}`, xaxis: { title: { text: X[x] } }, yaxis: y },
+    layout: { ...nothing(traces), hovermode: "closest", hoverdistance: 30, uirevision: `${metric.value} ${x} ${log.checked}`, xaxis: { title: { text: X[x] }, ...whole }, yaxis: y },
   };
 };
 

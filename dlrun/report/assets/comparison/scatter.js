@@ -21,10 +21,11 @@ const groups = (points) => { // {run, x, y, whole, words} by colour, the faint o
 };
 const short = (value) => typeof value === "number" ? String(Number(value.toPrecision(5))) : plain(value);
 
-const axis = (title, log, values) => { // a decade per tick; small numbers as they are typed, not in micro
+const axis = (title, log, values) => { // a decade per tick, or more of them; small numbers as they are typed, not in micro
   const numbers = values.filter((value) => typeof value === "number");
   const [low, high] = [Math.min(...numbers), Math.max(...numbers)];
-  const ticks = log && high >= 100 * low ? { dtick: 1 } : {};
+  const decades = log ? Math.log10(high / low) : 0;
+  const ticks = decades >= 2 ? { dtick: Math.ceil(decades / 10), ...(decades > 10 ? { exponentformat: "power" } : {}) } : {};
   return { title: { text: plain(title) }, type: log ? "log" : "linear", ...(high < 10 && log ? { tickformat: "~g" } : {}), ...ticks };
 };
 const tradeoff = (chart) => () => {
