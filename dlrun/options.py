@@ -40,7 +40,7 @@ def read(
         elif more(key):
             passed_on.append(word)
         else:
-            raise UserError(f"{key}: unknown option of {command}{choices(key, ['run', *hints])}")
+            raise UserError(f"{key}: unknown option of {command}{choices(key, sorted({'run', *hints}))}")
     for key, value in given.items():
         if not isinstance(value, Path):
             check_value(value, hints[key], key)

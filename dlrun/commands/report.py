@@ -54,7 +54,7 @@ def run(words: Sequence[str]) -> int:
     name, rest = run_named(words, "report")
     options, _ = read(rest, Options, "report")
     path = find(name)
-    refuse_sweep(path, "report on")
+    refuse_sweep(path, f"compare its runs with dlrun report runs={path}, or report on")
     tracking = _told(RunFolder(path)) if options.log else None
     from dlrun.report import making, page
 

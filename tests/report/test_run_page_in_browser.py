@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 from browser import DESKTOP, PHONE, Visit, chromium, opened
-from told_runs import NAMES, told_in_full
+from told_runs import NAMES, put, told_in_full
 from trained import train_each_kind
 
 from dlrun.report import making, page
@@ -177,3 +179,19 @@ def test_charts_are_drawn_when_they_come_into_view_and_all_of_them_on_paper(brow
         assert printed.startswith(b"%PDF")
         assert visit.page.locator(".plot:not([data-drawn])").count() == 0
         assert visit.said == []
+
+
+def test_the_names_of_a_hundred_classes_do_not_overlap(browser: Any, path: Path, tmp_path: Path):
+    run = tmp_path / "run"
+    shutil.copytree(path.parent / "run", run)
+    names = [f"class {i}" for i in range(100)]
+    cells = [[i, j, 1 + i] for i in range(100) for j in {i, (i * 7 + 1) % 100}]
+    put(run, "plots/confusion.json", {"class_names": names, "cells": cells, "split": "test"})
+    page.write(tmp_path / "report.html", making.make(run))
+    with opened(browser, tmp_path / "report.html", PHONE) as visit:
+        visit.page.locator("#confusion-map").scroll_into_view_if_needed()
+        names_down = visit.page.locator("#confusion-map .ytick text")
+        names_down.first.wait_for()
+        tops = sorted(name.bounding_box()["y"] for name in names_down.all())
+        assert len(tops) >= 8
+        assert min(below - above for above, below in pairwise(tops)) >= 12  # pixels: the size of the letters

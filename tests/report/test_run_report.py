@@ -135,7 +135,7 @@ def test_config_results_and_command(page: Page, digits: Path):
     words = [word for word in summary["command"] if not word.startswith("hydra.run.dir=")]
     assert shlex.join(words) in command
     assert f"git checkout {COMMIT}" in command
-    assert f"git apply {digits}/uncommitted.diff" in command
+    assert f'git -C "$(git rev-parse --show-toplevel)" apply {digits}/uncommitted.diff' in command
     assert "with uncommitted changes" in page.text("environment")
     assert "-<script>old</script>" in page.text("environment")
     assert "onnx onnx.onnx 679 kB equal 3.0e-07 100.00 % 98.06 %" in page.text("artifacts")
@@ -218,6 +218,18 @@ def test_a_run_that_says_it_runs_while_nobody_holds_it(small_runs: Path, tmp_pat
         process.wait()
     assert "The run is going on" in text
     assert "4 epochs are done" in text
+
+
+def test_a_killed_run_draws_no_time_that_it_never_told(small_runs: Path, tmp_path: Path):
+    page = report(copied(small_runs / "digits", tmp_path / "run", status="running", seconds=None, time={"starting": 1}))
+    assert "speed-time" not in page.charts
+    assert "training. This run doesn't say where its time went" in page.text("speed")
+
+
+def test_what_git_knew_nothing_of_is_said_beside_the_command(small_runs: Path, tmp_path: Path):
+    git = {"commit": COMMIT, "dirty": False, "untracked": ["conf/mine.yaml", "<b>new.py"]}
+    page = report(copied(small_runs / "digits", tmp_path / "run", git=git))
+    assert "Git knew nothing of conf/mine.yaml , <b>new.py : the run may need" in page.text("again")
 
 
 @pytest.mark.parametrize("name", ["pydocs", "cancer"])

@@ -74,6 +74,12 @@
     responsive: true, displaylogo: false, displayModeBar: touch ? false : "hover", doubleClick: "reset+autosize",
     modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"], typesetMath: false,
   };
+  const LABEL = 14; // pixels that the name of a class takes on its axis
+  const thinned = (axis, width) => { // so many names of those it has that none lies on another
+    const every = Math.ceil((axis?.ticktext?.length || 0) / Math.max(4, Math.floor((width - 130) / LABEL)));
+    const kept = (list) => list.filter((_, i) => i % every === 0);
+    return every > 1 ? { ...axis, tickvals: kept(axis.tickvals), ticktext: kept(axis.ticktext) } : axis;
+  };
   const draw = (plot) => {
     const chart = charts.get(plot);
     const { data, layout } = viewed(typeof chart === "function" ? chart() : chart);
@@ -81,7 +87,9 @@
     const shown = Object.entries(charts.get(plot).views || {}).map(([group, choices]) => chosen[group] || Object.keys(choices)[0]);
     const whole = merged({ ...common, uirevision: shown.join("/") || "always" }, layout); // a zoom outlives the theme
     for (const key of new Set(["xaxis", "yaxis", ...Object.keys(layout)])) {
-      if (/^[xy]axis\d*$/.test(key)) whole[key] = merged(axis, layout[key] || {});
+      if (!/^[xy]axis\d*$/.test(key)) continue;
+      const its = plot.classList.contains("square") ? thinned(layout[key], printing ? PAPER : plot.clientWidth) : layout[key];
+      whole[key] = merged(axis, its || {});
     }
     if (printing) { // nobody says how wide the paper is: A4 and Letter have this much
       whole.width = plot.closest(".charts") ? PAPER / 2 - 10 : PAPER;

@@ -80,7 +80,7 @@ def _chart(record: Record, drawn: Drawn) -> Chart:
     ]
     layout: dict[str, Any] = {
         "xaxis": charts.axis("epoch", **charts.counted(history.epochs)),
-        "yaxis": charts.axis(_unit(drawn.name, share)),
+        "yaxis": charts.axis(_unit(drawn.name, share), **({"exponentformat": "e"} if drawn.name == "lr" else {})),
         "hovermode": "x unified",
         "showlegend": len(data) > 1,
     }

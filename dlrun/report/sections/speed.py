@@ -27,7 +27,8 @@ SMALL = 0.002  # of the whole: what can't be seen
 
 def body(record: Record) -> Markup | None:
     seconds = record.summary.get("seconds")
-    parts = parts_of(record.part("time"), seconds if is_number(seconds) else None)
+    time = record.part("time") if is_number(seconds) or "training" in record.part("time") else {}  # else: not yet told
+    parts = parts_of(time, seconds if is_number(seconds) else None)
     waiting = record.history.column("data_wait")
     made = [_where(parts)] if parts else []
     if any(is_number(value) for value in waiting):
