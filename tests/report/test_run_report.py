@@ -68,6 +68,7 @@ def rows(digits: Path) -> list[dict[str, str]]:
 
 def test_curves_are_what_metrics_csv_says(page: Page, rows: list[dict[str, str]]):
     assert len(rows) == 4
+    assert page.charts["curve-lr"]["layout"]["yaxis"]["exponentformat"] == "e"  # 1.2e−4, not 120µ
     for name, columns, factor in (
         ("curve-loss", ["train/loss", "val/loss"], 1),
         ("curve-acc", ["train/acc", "val/acc"], 100),
@@ -224,6 +225,14 @@ def test_a_killed_run_draws_no_time_that_it_never_told(small_runs: Path, tmp_pat
     page = report(copied(small_runs / "digits", tmp_path / "run", status="running", seconds=None, time={"starting": 1}))
     assert "speed-time" not in page.charts
     assert "training. This run doesn't say where its time went" in page.text("speed")
+
+
+def test_what_was_said_when_it_was_resumed_is_said_again(small_runs: Path, tmp_path: Path):
+    alone, longer = ["dlrun", "resume", "run=a"], ["dlrun", "resume", "run=a", "trainer.max_epochs=9"]
+    resumed = [{"step": 4, "command": alone}, {"step": 8, "command": longer}, "damaged"]
+    text = report(copied(small_runs / "digits", tmp_path / "run", resumed=resumed)).text("again")
+    assert "dlrun resume run=last trainer.max_epochs=9" in text
+    assert text.count("dlrun resume") == 1
 
 
 def test_what_git_knew_nothing_of_is_said_beside_the_command(small_runs: Path, tmp_path: Path):

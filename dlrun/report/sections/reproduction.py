@@ -32,12 +32,22 @@ def body(record: Record) -> Markup | None:
     untracked = git.get("untracked")
     return fragment(
         "run/reproduction.html.j2",
-        text="\n".join([*lines, shlex.join(kept)]),
+        text="\n".join([*lines, shlex.join(kept), *(shlex.join(command) for command in _longer(record))]),
+        threads=record.part("machine").get("threads"),
         untracked=[str(name) for name in untracked] if isinstance(untracked, list) else [],
         elsewhere=len(kept) < len(words),
         resumed=bool(record.summary.get("resumed")),
         seed=record.config.get("seed"),
     )
+
+
+def _longer(record: Record) -> list[list[str]]:
+    """Those of its resumes that said more than which run: they may have made it longer. To go on changes nothing."""
+    parts = record.summary.get("resumed")
+    commands = [part.get("command") for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+    said = [[str(word) for word in command] for command in commands if isinstance(command, list)]
+    new = [["run=last" if word.startswith("run=") else word for word in words] for words in said]
+    return [words for words in new if len(words) > len(["dlrun", "resume", "run=last"])]
 
 
 def _cut_off(diff: Path) -> str | None:
