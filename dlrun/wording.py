@@ -6,11 +6,17 @@ import json
 import math
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 NOTHING = "–"  # no value
 FRACTIONS = ("acc", "top5", "precision", "recall", "f1", "ece", "accuracy", "accuracy_change")
+LARGEST = 1e300
 ENDS_OF_FRACTIONS = ("_acc", "_precision", "_recall", "_f1")
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether it can be drawn: a finite number, which an integer of 400 digits isn't."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
 
 
 def is_fraction(name: str) -> bool:

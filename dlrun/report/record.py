@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,11 +140,6 @@ def read_json(path: Path, damaged: list[str], top: Path) -> Mapping[str, Any]:
 def said(error: BaseException) -> str:
     reason = error.strerror if isinstance(error, OSError) else None
     return printable(" ".join((reason or str(error) or type(error).__name__).split()))
-
-
-def is_number(value: Any) -> bool:
-    """Whether it can be drawn: a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def mapping(value: Any) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dlrun import wording
-from dlrun.wording import NOTHING, is_fraction
+from dlrun.wording import NOTHING, is_fraction, is_number
 
 
 def number(value: Any, digits: int = 4) -> str:
@@ -26,7 +26,7 @@ def number(value: Any, digits: int = 4) -> str:
 
 
 def percent(value: Any, digits: int = 2) -> str:
-    return f"{100 * value:.{digits}f} %" if _is_finite(value) else number(value)
+    return f"{100 * value:.{digits}f} %" if is_number(value) else number(value)
 
 
 def metric(value: Any, name: str) -> str:
@@ -36,12 +36,12 @@ def metric(value: Any, name: str) -> str:
 
 def duration(seconds: Any) -> str:
     """`dlrun.wording.duration` of what may be no number."""
-    return wording.duration(seconds) if _is_finite(seconds) else number(seconds)
+    return wording.duration(seconds) if is_number(seconds) else number(seconds)
 
 
 def size(count: Any) -> str:
     """Bytes in units of 1000."""
-    if not _is_finite(count):
+    if not is_number(count):
         return number(count)
     for unit in ("B", "kB", "MB", "GB"):
         if abs(count) < 1000:
@@ -52,17 +52,13 @@ def size(count: Any) -> str:
 
 def magnitude(count: Any) -> str:
     """A count that may be large: 164 k, 11.2 M."""
-    if not _is_finite(count):
+    if not is_number(count):
         return number(count)
     for unit in ("", " k", " M", " G", " T"):
         if abs(count) < 1000:
             return f"{count:.4g}{unit}"
         count /= 1000
     return f"{count:.3g} P"
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 FILTERS: dict[str, Callable[..., str]] = {

@@ -11,7 +11,7 @@ from dlrun.watch.curves import value_text
 from dlrun.watch.observation import Observation
 from dlrun.watch.pace import Pace
 from dlrun.watch.status import Status
-from dlrun.wording import duration
+from dlrun.wording import duration, is_number
 
 Fact = tuple[str, str]
 
@@ -44,7 +44,7 @@ def title(seen: Observation) -> str:
     """`cnn on digits`."""
     model, data = seen.option("model.name"), seen.option("data.name")
     parameters = seen.summary.get("parameters")
-    size = f", {parameters:,} parameters" if isinstance(parameters, int) else ""
+    size = f", {parameters:,} parameters" if isinstance(parameters, int) and is_number(parameters) else ""
     return f"{model} on {data}{size}" if model and data else ""
 
 
@@ -63,9 +63,9 @@ def best(seen: Observation) -> str:
     if (
         seen.summary.get("status") != "running"
         and isinstance(said, dict)
-        and isinstance(said.get(monitor), int | float)
+        and all(is_number(said.get(name)) for name in (monitor, "epoch"))
     ):
-        return f"{monitor} {value_text(name, said[monitor])} in epoch {said.get('epoch', 0):.0f}"
+        return f"{monitor} {value_text(name, said[monitor])} in epoch {said['epoch']:.0f}"
     row = seen.history.best(monitor, better_end(monitor, seen.option("trainer.mode")))
     if row is None:
         return ""
@@ -91,7 +91,7 @@ def _now(beat: dict[str, Any]) -> str:
 def _values(values: dict[str, Any]) -> str:
     shown = []
     for name, value in values.items():
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if isinstance(value, float) or is_number(value):  # NaN is worth a word, too
             shown.append(f"{name} {value_text(name.rpartition('/')[2], float(value))}")
     return "  ".join(shown)
 
@@ -100,12 +100,12 @@ def _speed(seen: Observation, going: bool) -> str:
     rates, waits = seen.history.column("samples_per_second"), seen.history.column("data_wait")
     parts = []
     rate = rates[-1] if rates else seen.summary.get("samples_per_second")
-    if rate is not None and math.isfinite(rate):
+    if is_number(rate):
         parts.append(f"{rate:,.0f} samples/s")
     if waits and waits[-1] is not None and math.isfinite(waits[-1]):
         parts.append(f"{100 * waits[-1]:.0f} % waiting for data")
     steps = seen.beat.get("steps_per_second")
-    if going and isinstance(steps, int | float):
+    if going and is_number(steps):
         parts.append(f"{steps:,.1f} steps/s")
     return ", ".join(parts)
 
@@ -113,7 +113,7 @@ def _speed(seen: Observation, going: bool) -> str:
 def _took(seen: Observation, going: bool) -> str:
     """Of a run that goes on, the training up to its last epoch."""
     seconds = seen.summary.get("seconds")
-    if not going and isinstance(seconds, int | float):
+    if not going and is_number(seconds):
         return duration(float(seconds))
     column = [value for value in seen.history.column("seconds") if value is not None and math.isfinite(value)]
     return f"{duration(column[-1])} of training" if column else ""

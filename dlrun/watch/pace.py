@@ -10,8 +10,10 @@ from statistics import median
 from dlrun.config import duration as seconds_of
 from dlrun.errors import UserError
 from dlrun.watch.observation import Observation
+from dlrun.wording import is_number
 
 RECENT = 5  # epochs that the pace is taken from
+LARGEST = 10**15  # steps or epochs: no file of ours has more
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def _left(
         epochs = min(RECENT, max(len(seen.history) - 1, 1))
         left = (steps - step) / per_epoch * seconds
         basis = f"by the last {epochs} epochs" if epochs > 1 else "by one epoch"
-    elif (rate := seen.beat.get("steps_per_second")) and isinstance(rate, int | float) and rate > 0:
+    elif is_number(rate := seen.beat.get("steps_per_second")) and rate > 0:
         left, basis = (steps - step) / rate, "by its steps so far, evaluations not counted"
     try:
         limit = seconds_of(seen.option("trainer.max_time"), "trainer.max_time")
@@ -88,4 +90,4 @@ def _left(
 
 
 def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < LARGEST else None

@@ -29,7 +29,7 @@ class Status:
 
 def judge(seen: Observation, seconds_per_epoch: float | None = None) -> Status:
     """By the summary, the lock, and how long nothing has changed, where a lock of another machine isn't seen here."""
-    said = seen.summary.get("status")
+    said = str(seen.summary.get("status"))
     if seen.idle is None:
         return Status("unknown", "its folder is gone", over=True)
     if said in WORDS:

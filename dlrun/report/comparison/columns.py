@@ -11,8 +11,7 @@ from dlrun.history import better_end
 from dlrun.report import wording
 from dlrun.report.comparison.differences import differences
 from dlrun.report.comparison.reading import Run
-from dlrun.report.record import is_number
-from dlrun.wording import NOTHING, number_text, value_text
+from dlrun.wording import NOTHING, is_number, number_text, value_text
 
 AT_FIRST = 9  # config columns that are shown; a menu has them all
 Mode = Literal["min", "max"]

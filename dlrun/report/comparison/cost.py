@@ -9,7 +9,7 @@ from typing import Any
 from dlrun.report.comparison.columns import Column, Mode, bench_rows, smallest
 from dlrun.report.comparison.front import front
 from dlrun.report.comparison.reading import Run
-from dlrun.report.record import is_number
+from dlrun.wording import is_number
 
 
 @dataclass(frozen=True, kw_only=True)

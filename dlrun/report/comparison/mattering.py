@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from dlrun.report.comparison.columns import Column
-from dlrun.report.record import is_number
+from dlrun.wording import is_number
 
 
 def mattering(columns: Sequence[Column], metric: Column) -> list[str]:
@@ -25,7 +25,7 @@ def share(groups: Sequence[object], values: Sequence[object]) -> float:
     members: dict[str, list[float]] = {}
     for group, value in zip(groups, values, strict=True):
         if is_number(value):
-            members.setdefault(repr(group), []).append(float(value))  # type: ignore[arg-type]
+            members.setdefault(repr(group), []).append(float(value))
     everything = [value for found in members.values() for value in found]
     n, k = len(everything), len(members)
     if n <= k or k < 2:

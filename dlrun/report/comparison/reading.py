@@ -12,8 +12,9 @@ from dlrun import history
 from dlrun.differences import flat
 from dlrun.errors import UserError, printable, shortened
 from dlrun.history import History
-from dlrun.report.record import is_number, is_unreadable, read_json, status_of
+from dlrun.report.record import is_unreadable, read_json, status_of
 from dlrun.runfolder import RunFolder
+from dlrun.wording import is_number
 
 DONE = ("finished", "stopped_early")  # what came of such a run can be held against others
 ERROR = 300  # characters

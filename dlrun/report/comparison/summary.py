@@ -10,8 +10,7 @@ from dlrun.report import wording
 from dlrun.report.comparison.columns import Column
 from dlrun.report.comparison.reading import Run
 from dlrun.report.comparison.seeds import Configuration, Sample, configurations, sample
-from dlrun.report.record import is_number
-from dlrun.wording import NOTHING, number_text
+from dlrun.wording import NOTHING, is_number, number_text
 
 WIDE = 200  # pixels of the strip with the seeds' values
 EDGE = 6

@@ -9,7 +9,8 @@ from markupsafe import Markup
 
 from dlrun.report import wording
 from dlrun.report.page import fragment
-from dlrun.report.record import Record, is_number, mapping, read_json
+from dlrun.report.record import Record, mapping, read_json
+from dlrun.wording import is_number
 
 Row = list[Any]
 

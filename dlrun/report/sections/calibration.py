@@ -10,7 +10,8 @@ from markupsafe import Markup
 from dlrun.report import charts
 from dlrun.report.charts import BLUE, GREY, SKY, VERMILLION, Chart
 from dlrun.report.page import fragment
-from dlrun.report.record import Record, is_number
+from dlrun.report.record import Record
+from dlrun.wording import is_number
 
 
 def body(record: Record) -> Markup | None:

@@ -9,7 +9,8 @@ from markupsafe import Markup
 
 from dlrun.report import wording
 from dlrun.report.page import fragment
-from dlrun.report.record import Record, is_number
+from dlrun.report.record import Record
+from dlrun.wording import is_number
 
 BADGES = {"finished": "good", "stopped_early": "good", "failed": "bad", "preempted": "warn", "pruned": "warn"}
 BADGES |= {"running": "live", "interrupted": "warn"}

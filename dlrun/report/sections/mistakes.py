@@ -10,7 +10,8 @@ from typing import Any
 from markupsafe import Markup
 
 from dlrun.report.page import fragment
-from dlrun.report.record import Record, is_number
+from dlrun.report.record import Record
+from dlrun.wording import is_number
 
 PICTURE = re.compile(r"data:image/(png|jpeg|webp);base64,[A-Za-z0-9+/=]+")  # nothing else is put into an <img>
 LONGEST = 1200  # characters of a text

@@ -9,7 +9,8 @@ from markupsafe import Markup
 
 from dlrun.report import wording
 from dlrun.report.page import fragment
-from dlrun.report.record import Record, is_number, mapping
+from dlrun.report.record import Record, mapping
+from dlrun.wording import is_number
 
 SCORES = ("precision", "recall", "f1")
 

@@ -10,7 +10,8 @@ from markupsafe import Markup
 from dlrun.report import charts, wording
 from dlrun.report.charts import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, YELLOW, Chart
 from dlrun.report.page import fragment
-from dlrun.report.record import Record, is_number
+from dlrun.report.record import Record
+from dlrun.wording import is_number
 
 PARTS = {  # of summary.time → words and colour
     "starting": ("starting", GREY),
