@@ -64,11 +64,9 @@ def chosen_trackers(
 
 def _report(path: Path) -> Path:
     """The run's report.html, of what its folder says by now."""
-    from dlrun.report import making, page
+    from dlrun.report import making
 
-    out = path / "report.html"
-    page.write(out, making.make(path))
-    return out
+    return making.write(path)
 
 
 def tell_afterwards(

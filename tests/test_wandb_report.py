@@ -272,7 +272,7 @@ def test_without_the_package_it_says_what_to_install(tmp_path: Path, monkeypatch
         (["project=p", "group="], "group: expected a name, got nothing"),
         (["definition=d.json", "title=x"], "title: a definition is sent as it is"),
         (["run=nothing"], "run: no folder 'nothing'"),
-        (["runs=nothing/*"], "runs: no run in nothing/*"),
+        (["runs=nothing/*"], r"runs: no folder matches 'nothing/\*'"),
         (["runs=untold"], "none of these runs is in W&B"),
         (["runs=runs/*,elsewhere"], r"several, \(yours\)/cats, \(yours\)/pets"),
         (["project=p", "kind=page"], "kind: expected"),

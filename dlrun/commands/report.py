@@ -56,10 +56,9 @@ def run(words: Sequence[str]) -> int:
     path = find(name)
     refuse_sweep(path, f"compare its runs with dlrun report runs={path}, or report on")
     tracking = _told(RunFolder(path)) if options.log else None
-    from dlrun.report import making, page
+    from dlrun.report import making
 
-    out = options.out or path / "report.html"
-    page.write(out, making.make(path))
+    out = making.write(path, options.out)
     print(f"written {out}")
     if tracking is not None:
         from dlrun.trackers import tell_afterwards

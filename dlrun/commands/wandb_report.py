@@ -9,7 +9,7 @@
   dlrun wandb-report definition=report.json                   and sent, later and elsewhere
 
   run=DIR|last        a run's folder, or a sweep's
-  runs=GLOB           folders of runs; several patterns with commas
+  runs=GLOB           folders of runs, of sweeps, of days: as dlrun report takes them; several with commas
   project= entity=    where in W&B; of runs here, what their configs say holds otherwise. entity: yours, if none is said
   group=NAME          the runs of a sweep, by the name of its folder
   kind=report|workspace       (report)
@@ -24,8 +24,6 @@ uploaded before it shows them (the end of each says how). Needs the package wand
 
 from __future__ import annotations
 
-import glob
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from importlib.util import find_spec
@@ -34,6 +32,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dlrun.errors import UserError
 from dlrun.options import read
+from dlrun.runfolder import RunFolder
 from dlrun.runs import find
 from dlrun.wandb_report.subject import Subject, of_project, of_runs, of_sweep
 
@@ -102,12 +101,12 @@ def _subject(options: Options) -> Subject | None:
             return of_sweep(folder, options.project, options.entity)
         return of_runs([folder], options.project, options.entity)
     if options.runs is not None:
-        patterns = [os.path.expanduser(part) for part in options.runs.split(",") if part]
-        named = [Path(path) for pattern in patterns for path in sorted(glob.glob(pattern))]
-        folders = [path for path in dict.fromkeys(named) if (path / "summary.json").exists()]
-        if not folders:
+        from dlrun.report.comparison.finding import folders
+
+        found = [path for path in folders([options.runs]) if RunFolder(path).summary.exists()]
+        if not found:
             raise UserError(f"runs: no run in {options.runs}")
-        return of_runs(folders, options.project, options.entity)
+        return of_runs(found, options.project, options.entity)
     assert options.project is not None
     return of_project(options.project, options.entity, options.group)
 

@@ -13,3 +13,10 @@ def make(path: Path) -> str:
     found = record.read(path)
     above, parts = head(found), sections(found)
     return page.render(f"{found.title} · {found.run_id}", above, parts, found.damaged)
+
+
+def write(path: Path, out: Path | None = None) -> Path:
+    """The page as `out`, or report.html in the run's folder; returns where it is. Raises UserError."""
+    where = out or path / "report.html"
+    page.write(where, make(path))
+    return where

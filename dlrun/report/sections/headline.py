@@ -42,7 +42,8 @@ def body(record: Record) -> Markup:
 
 def _running(record: Record) -> str:
     now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
-    last = f"{record.history.epochs[-1]} epochs are" if len(record.history) else "no epoch is"
+    done = record.history.epochs[-1] if len(record.history) else 0
+    last = {0: "no epoch is", 1: "1 epoch is"}.get(done, f"{done:,} epochs are")
     return f"The run is going on: at {now}, {last} done. This page doesn't change; make it again."
 
 
