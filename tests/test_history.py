@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dlrun.history import History, finite, read
+from dlrun.history import History, better_end, finite, read
 
 ROWS = """\
 epoch,step,lr,train/loss,val/loss,val/acc
@@ -66,3 +66,9 @@ def test_junk_is_no_rows(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     assert len(read(path)) == 0
     assert len(read(tmp_path / "none")) == 0 == len(History())
+
+
+def test_which_end_of_a_metric_is_better() -> None:
+    assert {better_end(name) for name in ("val/loss", "test/ece", "train/aux_loss")} == {"min"}
+    assert better_end("val/acc") == better_end("val/acc", "neither") == better_end("val/loss", "max") == "max"
+    assert better_end("val/mae", "min") == "min"

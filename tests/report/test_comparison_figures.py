@@ -115,6 +115,7 @@ def test_which_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert folders([str(day)]) == [*names.values()] == folders(["outputs/*/*"]) == folders(["outputs"])
     assert folders([f"{day}/a,{day}/b", str(day / "b")]) == [names["a"], names["b"]]
     assert folders([str(day / "c,d")]) == [names["c"]]
+    assert folders([f"{day}/[ab]"]) == folders([f"[{day}/a,{day}/b]"]) == [names["a"], names["b"]]
     assert folders(["multirun/*"]) == [Path(f"multirun/s/{n}") for n in (2, 10, 11)]
     summary = json.loads(Path("multirun/s/10/summary.json").read_text())
     Path("multirun/s/10/summary.json").write_text(json.dumps(summary | {"started": "2027-01-01T00:00:00+00:00"}))

@@ -168,6 +168,13 @@ def test_mixed_monitors_and_data_are_told(tmp_path: Path) -> None:
     assert compare(folders([str(tmp_path)]), "val/acc").mode == "max"
 
 
+def test_which_end_is_better_is_what_the_runs_say(tmp_path: Path) -> None:
+    made = config(trainer={"monitor": "val/mae", "mode": "min"})
+    make(tmp_path / "run", made, curve([0.4, 0.6]))
+    assert compare([tmp_path / "run"]).mode == "min"
+    assert compare([tmp_path / "run"], mode="max").mode == "max"
+
+
 def test_latency_is_that_of_dlrun_bench(tmp_path: Path) -> None:
     for i in range(2):
         run = make(tmp_path / str(i), config(seed=i), curve([0.5]))

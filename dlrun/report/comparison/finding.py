@@ -44,7 +44,8 @@ def _separated(said: Sequence[str]) -> Iterator[str]:
         if os.path.isdir(os.path.expanduser(words)):
             yield words
             continue
-        yield from filter(None, map(str.strip, words.removeprefix("[").removesuffix("]").split(",")))
+        listed = words.startswith("[") and words.endswith("]") and "," in words  # else it is a pattern's own: run[12]
+        yield from filter(None, map(str.strip, (words[1:-1] if listed else words).split(",")))
 
 
 def _named(word: str) -> list[Path]:
