@@ -219,8 +219,9 @@ def uncommitted_changes() -> bytes | None:
     import subprocess
     from threading import Timer
 
-    words = ["git", "diff", "HEAD", "--no-color", "--no-ext-diff", "--no-textconv"]  # nobody's program but git
-    words += ["--binary", "--no-relative", "--src-prefix=a/", "--dst-prefix=b/"]  # as `git apply` takes it
+    # nobody's program but git; as `git apply` takes it, and without --no-relative, which is git 2.28's
+    words = ["git", "-c", "diff.relative=false", "diff", "HEAD", "--no-color", "--no-ext-diff", "--no-textconv"]
+    words += ["--binary", "--src-prefix=a/", "--dst-prefix=b/"]
     none, pipe, env = subprocess.DEVNULL, subprocess.PIPE, {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
     try:
         with subprocess.Popen(words, stdin=none, stdout=pipe, stderr=none, env=env) as process:
