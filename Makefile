@@ -8,13 +8,16 @@ BIN := .venv/bin
 ARGS ?=
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
+# One more than there are cores: many tests wait for processes, disks and time-outs of their own.
+WORKERS = $(shell $(BIN)/python -c 'import os; print(min(len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else os.cpu_count(), 8))')
+
 .PHONY: run test lint bench pictures constraints clean
 
 run: .venv/.installed
 	@$(BIN)/dlrun $(ARGS)
 
 test: lint
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 	@echo "left out: tests marked slow ($(BIN)/python -m pytest -m slow runs them)"
 
 lint: .venv/.installed-dev

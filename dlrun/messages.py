@@ -42,9 +42,9 @@ def header(typed: Config, run: Run, chosen: Sequence[str], untrained: bool = Fal
 
 def _filled(words: Sequence[str]) -> list[str]:
     """As many to a line as fit; a value may have spaces."""
-    lines = [words[0]]
-    for word in words[1:]:
-        if len(lines[-1]) + 2 + len(word) <= WIDTH:
+    lines: list[str] = []
+    for word in words:
+        if lines and len(lines[-1]) + 2 + len(word) <= WIDTH:
             lines[-1] += f"  {word}"
         else:
             lines.append(word)

@@ -76,7 +76,7 @@ class Session:
 
         What the test found is noted before: whoever is killed while it draws has the pictures drawn by a resume.
         """
-        trainer, progress = self.trainer, self.trainer.progress
+        began, trainer, progress = time.monotonic() - seconds, self.trainer, self.trainer.progress
         with self.timed("saving"):
             unsaved = self.writer.close()
         if unsaved is not None:
@@ -90,7 +90,7 @@ class Session:
         trained = progress.train_seconds + progress.epoch_seconds
         summary = {
             **outcome,
-            "seconds": seconds,
+            "seconds": time.monotonic() - began,
             "epochs": progress.epoch,
             "steps": progress.step,
             "samples_per_second": (progress.samples_seen + progress.samples) / trained if trained else None,
@@ -107,20 +107,19 @@ class Session:
             log.error("%s couldn't be written: %s", folder.summary, error)
             summary = {**summary, "exit_code": summary["exit_code"] or 1}
         if self.drawing is not None:
-            summary |= self._draw(self.drawing, folder, seconds, asked_to_stop)
+            summary |= self._draw(self.drawing, folder, began, asked_to_stop)
         self.trackers.finish(summary)
         farewell(os.path.relpath(folder.path), summary, trainer.limits, folder.last.exists())
         return summary
 
     def _draw(
-        self, drawing: Drawing, folder: RunFolder, seconds: float, asked_to_stop: Callable[[], bool]
+        self, drawing: Drawing, folder: RunFolder, began: float, asked_to_stop: Callable[[], bool]
     ) -> dict[str, Any]:
         """The pictures, and what the summary has to say of the time that they took."""
-        began = time.monotonic()
         with self.timed("drawing"):
             pictures = drawing.end(asked_to_stop)
         self.trackers.plots(pictures)
-        changes = {"seconds": seconds + time.monotonic() - began, "time": self.time_by_part()}
+        changes = {"seconds": time.monotonic() - began, "time": self.time_by_part()}
         with suppress(OSError, UserError):  # it has said what matters
             folder.update_summary(**changes)
         return changes

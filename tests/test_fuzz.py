@@ -269,11 +269,11 @@ combinations = st.builds(
 )
 
 CASES = {
-    "values": (values_of_keys(values), 50),
-    "numbers": (values_of_keys(numbers, most=2), 35),
-    "strange words": (strange_words(), 120),
-    "combinations": (combinations, 20),
-    "several values": (values_of_keys(values, most=3), 10),
+    "values": (values_of_keys(values), 30),
+    "numbers": (values_of_keys(numbers, most=2), 20),
+    "strange words": (strange_words(), 90),
+    "combinations": (combinations, 12),
+    "several values": (values_of_keys(values, most=3), 6),
 }
 
 
@@ -295,7 +295,7 @@ def test_every_outcome_is_a_run_or_one_line(case: str, capsys: pytest.CaptureFix
 @pytest.mark.parametrize("case", CASES)
 def test_every_outcome_is_a_run_or_one_line_at_random(case: str, capsys: pytest.CaptureFixture[str]) -> None:
     strategy, examples = CASES[case]
-    fuzz(strategy, settings(max_examples=15 * examples), capsys)
+    fuzz(strategy, settings(max_examples=25 * examples), capsys)
 
 
 # (words on top of a tiny run, what is said): each of them once had a traceback, or a line that nobody could read.

@@ -106,7 +106,7 @@ def by_time(forks: Forks, whole: tuple[Path, Part], tmp_path: Path, kills: int, 
 
 
 def test_it_survives_kills_at_random_moments(forks: Forks, whole: tuple[Path, Part], tmp_path: Path) -> None:
-    by_time(forks, whole, tmp_path, kills=10, seed=0)
+    by_time(forks, whole, tmp_path, kills=7, seed=0)
 
 
 @pytest.mark.slow

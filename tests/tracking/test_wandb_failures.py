@@ -153,7 +153,13 @@ def test_a_process_ends_although_the_server_hangs(end: str, server: WandbServer)
 
 
 @pytest.mark.parametrize(
-    "modes", [("auto", "auto"), ("offline", "offline"), ("auto", "offline"), ("offline", "auto")], ids="-".join
+    "modes",
+    [
+        ("auto", "auto"),
+        ("offline", "offline"),
+        *(pytest.param(modes, marks=pytest.mark.slow) for modes in (("auto", "offline"), ("offline", "auto"))),
+    ],
+    ids="-".join,
 )
 def test_what_a_resumed_run_tells_again_is_there_once(modes: tuple[str, str], server: WandbServer) -> None:
     """Killed after step 25, resumed from the checkpoint of step 20, killed after step 37, resumed from that of 30."""
