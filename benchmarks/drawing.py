@@ -2,7 +2,7 @@
 
 The training of a small net, timed by epochs in turn with a process that draws and with one that rests. The first
 rounds have that process's start and its import of matplotlib in them, the rest its drawings, which are at
-least 15 s apart and at most 1 % of the time. Give it one core and two:
+least 15 s apart and at most 0.5 % of the time. Give it one core and two:
 
     taskset -c 0 python benchmarks/drawing.py [--rounds 9] [--seconds 4]
     taskset -c 0,1 python benchmarks/drawing.py

@@ -24,7 +24,7 @@ log = logging.getLogger("dlrun")
 
 PATIENCE = 30.0  # seconds that a run waits for its pictures when it has ended
 HURRY = 10.0  # and one that was asked to stop, which isn't given much time
-FIRST = 1.0  # of these, for the process that has given way to everybody: on a busy machine it gets nowhere
+FIRST = 3.0  # of these, for the process beside the run: in the middle of a drawing that gives way it gets nowhere
 NAMES = ("curves", *FOUND)
 
 
@@ -97,7 +97,7 @@ class Drawing(Quiet):
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C isn't for it
+                process_group=0,  # Ctrl-C isn't for it
                 env={**os.environ, **threads, "PYTHONPATH": path},
             )
         except (OSError, ValueError) as error:

@@ -48,7 +48,7 @@ def test_it_draws_what_there_is(tmp_path: Path, caplog: pytest.LogCaptureFixture
     assert not (tmp_path / "plots/mistakes.png").exists()
     assert one.process is not None
     pid = one.process.pid
-    assert os.getsid(pid) == pid != os.getsid(0), "Ctrl-C on the terminal isn't for it"
+    assert os.getpgid(pid) == pid != os.getpgid(0), "Ctrl-C on the terminal isn't for it"
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         _until(lambda: "SigIgn" in _status(pid) and int(_status(pid)["SigIgn"], 16) >> signal.SIGTERM - 1 & 1)
         os.kill(pid, number)

@@ -1,8 +1,8 @@
 """The process that draws a run's pictures while it trains: python -m dlrun.viz.drawer DIR MONITOR MODE TITLE [now].
 
 A byte on its stdin asks for new curves, or with `END` for all pictures and an end; a stdin that closes says that the
-run has gone. With `now` it draws all of them, and gives way to nobody. Its last line is what its log said, as JSON. It
-knows no torch.
+run has gone. With `now` it draws all of them. While the run trains it draws in a thread that gives way to everybody; at
+the end it doesn't. Its last line is what its log said, as JSON. It knows no torch.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FOUND = ("confusion", "calibration", "mistakes")  # pictures of a test
 LOOK = 0.5  # seconds between two looks at whether the run is there
 SOON = 5.0  # seconds until the first drawing: a shorter run is drawn when it ends
 APART = 15.0  # seconds between two at least
-SHARE = 0.01  # of the time that passes, for drawing
+SHARE = 0.005  # of the time that passes, for drawing
 
 log = logging.getLogger("dlrun")
 
@@ -55,8 +55,6 @@ def main() -> None:
     threading.Thread(target=_end_without, args=(os.getppid(),), daemon=True).start()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # a scheduler sends them to everybody; the run says when it ends
-    if not at_once:
-        _give_way()
     collected = Collected()
     log.addHandler(collected)
     log.propagate = False
@@ -64,7 +62,7 @@ def main() -> None:
     def curves() -> None:
         _put(folder, "curves", lambda: _curves(folder, monitor, mode, title))
 
-    import matplotlib.backends.backend_agg  # 0.7 s, beside the first steps
+    import matplotlib.backends.backend_agg  # 0.4 s, beside the run's first steps
     import matplotlib.figure  # noqa: F401
 
     if at_once or wait(curves):
@@ -87,10 +85,25 @@ def wait(curves: Callable[[], None], source: int = 0) -> bool:
                 return False
             asked = True
         if asked and time.monotonic() >= due:
-            before = time.process_time()
-            curves()
-            due = time.monotonic() + max(APART, (time.process_time() - before) / SHARE)
+            due = time.monotonic() + max(APART, _gently(curves) / SHARE)
             asked = False
+
+
+def _gently(draw: Callable[[], None]) -> float:
+    """Draw in a thread that gives way to everybody: Linux has priorities by thread. Returns its CPU seconds."""
+    taken = []
+
+    def run() -> None:
+        if hasattr(os, "SCHED_IDLE"):
+            with suppress(OSError):
+                os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        draw()
+        taken.append(time.thread_time())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    return sum(taken)
 
 
 def draw_found(plots: Path, prefix: str = "") -> None:
@@ -143,15 +156,6 @@ def _end_without(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(LOOK)
     os._exit(0)
-
-
-def _give_way() -> None:
-    """The training comes first."""
-    with suppress(OSError):
-        os.nice(19)
-    # Where Linux groups processes by session, as on desktops, it is the group that gives way.
-    with suppress(OSError):
-        Path("/proc/self/autogroup").write_text("19")
 
 
 if __name__ == "__main__":
