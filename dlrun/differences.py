@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dlrun.errors import shortened
+from dlrun.wording import value_text
 
 RECIPES = ("experiment", "debug")
 BRINGS_OTHERS = ("model", "data")  # groups whose files choose from other groups, too: an augmentation that fits
@@ -78,16 +79,7 @@ def chosen_words(config: Mapping[str, Any], choices: Mapping[str, Any], differs:
         return [*first, *(f"{group}={name(choice)}" for group, choice in sorted(names.items()))]
     values = flat(config)
     said = [f"{group}={name(names[group])}" for group in differs if group in names]
-    return [*first, *said, *(f"{key}={shortened(written(values[key]), 60)}" for key in differs if key in values)]
-
-
-def written(value: Any) -> str:
-    """A value as it is typed on a command line, quotes apart."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{written(v)}" for key, v in value.items()) + "}"
-    return "[" + ",".join(map(written, value)) + "]" if isinstance(value, list | tuple) else str(value)
+    return [*first, *said, *(f"{key}={shortened(value_text(values[key]), 60)}" for key in differs if key in values)]
 
 
 def name(choice: Any) -> str:

@@ -11,6 +11,7 @@ from dlrun import differences
 from dlrun.errors import shortened
 from dlrun.report.page import fragment
 from dlrun.report.record import Record
+from dlrun.wording import value_text
 
 LONGEST = 3000  # characters of a value
 NOWHERE = {"train", "resume"}  # words that say nothing of the config
@@ -55,7 +56,7 @@ def _groups(own: Mapping[str, str], told: Mapping[str, str], usual: Mapping[str,
 
 
 def _written(value: Any) -> str:
-    return shortened(differences.written(value), LONGEST)
+    return shortened(value_text(value), LONGEST)
 
 
 def _list(value: Any) -> list[Any]:
